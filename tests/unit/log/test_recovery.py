@@ -1,0 +1,296 @@
+"""What a start makes of the files it finds."""
+
+import os
+import struct
+import uuid
+from pathlib import Path
+
+import pytest
+from log_builders import append, batch_of, everything, load_log, new_log, read, sized
+
+from zkafka.errors import StorageError
+from zkafka.log.recovery import format_metadata, parse_metadata
+
+SMALL = {"segment_bytes": 300, "index_interval_bytes": 0}
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = new_log(tmp_path, **SMALL)
+    for epoch in range(10):
+        append(log, sized(100, timestamp=1000 + epoch), epoch=epoch)
+    return log
+
+
+def file(log, name):
+    return Path(log.path, name)
+
+
+def segment(log, base, suffix=".log"):
+    return file(log, f"{base:020d}{suffix}")
+
+
+def damage(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_after_a_clean_stop_everything_is_as_it_was(log):
+    again = load_log(log, clean=True, **SMALL)
+    assert everything(again) == [(n, n) for n in range(10)]
+    assert again.recovery_point == 10
+    assert again.epochs.entries == tuple((n, n) for n in range(10))
+    assert append(again, sized(100), epoch=11)[0].base_offset == 10
+    again.check()
+
+
+def test_a_clean_stop_leaves_what_kafka_wants_to_find(log):
+    log.close(clean=True)
+    names = sorted(os.listdir(log.path))
+    assert names == sorted(
+        [f"{base:020d}{suffix}" for base in (0, 3, 6, 9) for suffix in SUFFIXES]
+        + [f"{offset:020d}.snapshot" for offset in (3, 6, 9, 10)]
+        + ["leader-epoch-checkpoint"]
+    )
+    # (last offset - base, position) of the second and third batch; the first needs none.
+    assert segment(log, 3, ".index").read_bytes() == struct.pack(">iiii", 1, 100, 2, 200)
+    # (largest timestamp, its offset - base), with an entry for the end.
+    assert segment(log, 3, ".timeindex").read_bytes() == struct.pack(">qiqi", 1004, 1, 1005, 2)
+    assert segment(log, 9, ".index").read_bytes() == b""
+    assert segment(log, 9, ".timeindex").read_bytes() == struct.pack(">qi", 1009, 0)
+
+
+SUFFIXES = (".log", ".index", ".timeindex")
+
+
+def test_a_log_untouched_since_a_clean_start_is_closed_without_a_write(log):
+    again = load_log(log, clean=True, **SMALL)
+    before = {name: os.stat(file(log, name)).st_mtime_ns for name in os.listdir(log.path)}
+    again.close(clean=True)
+    after = {name: os.stat(file(log, name)).st_mtime_ns for name in os.listdir(log.path)}
+    assert before == after
+
+
+def test_after_a_crash_it_is_read_again_from_the_recovery_point(log):
+    log.flush()
+    damage(segment(log, 0), 90)
+    # Below the recovery point nothing is read, and the damage not seen.
+    again = load_log(log, recovery_point=10, **SMALL)
+    assert again.log_end_offset == 10
+    # From 4 on the segment that holds it is, but not the first one.
+    again = load_log(again, recovery_point=4, **SMALL)
+    assert again.log_end_offset == 10
+    again = load_log(again, recovery_point=2, **SMALL)
+    assert again.log_end_offset == 0
+
+
+@pytest.mark.parametrize(("base", "position", "end"), [(0, 199, 1), (3, 170, 4), (9, 9, 9)])
+def test_the_log_ends_before_the_first_damaged_batch(log, base, position, end):
+    damage(segment(log, base), position)
+    again = load_log(log, **SMALL)
+    assert everything(again) == [(n, n) for n in range(end)]
+    assert again.epochs.entries == tuple((n, n) for n in range(end))
+    assert again.recovery_point == 0
+    assert again.segment_bases[-1] <= end
+    again.check()
+    append(again, sized(100), epoch=20)
+    assert everything(load_log(again, **SMALL))[-1] == (end, 20)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 16, 60, 61, 99])
+def test_a_torn_batch_is_cut_off(log, kept):
+    with segment(log, 9).open("ab") as active:
+        active.write(sized(100, base_offset=10).view[:kept])
+    again = load_log(log, **SMALL)
+    assert again.log_end_offset == 10
+    assert segment(log, 9).stat().st_size == 100
+
+
+def test_zeros_at_the_end_are_cut_off(log):
+    with segment(log, 9).open("ab") as active:
+        active.write(bytes(5000))
+    assert load_log(log, **SMALL).log_end_offset == 10
+    assert segment(log, 9).stat().st_size == 100
+
+
+def test_offsets_that_go_back_end_the_log(log):
+    with segment(log, 9).open("ab") as active:
+        active.write(sized(100, base_offset=9).view)
+    assert load_log(log, **SMALL).log_end_offset == 10
+
+
+def test_a_hole_between_segments_ends_the_log(log):
+    with segment(log, 3).open("r+b") as middle:
+        middle.truncate(200)
+    again = load_log(log, **SMALL)
+    assert again.log_end_offset == 5
+    assert again.segment_bases == (0, 3)
+
+
+def test_a_hole_that_compaction_left_does_not(log):
+    with segment(log, 3).open("r+b") as middle:
+        middle.truncate(200)
+    again = load_log(log, cleanup_policy=("compact",), **SMALL)
+    assert again.log_end_offset == 10
+    assert read(again, 5) == [(6, 6), (7, 7), (8, 8)]
+
+
+def test_a_stop_that_was_not_as_clean_as_it_says_is_recovered(log):
+    log.close(clean=True)
+    with segment(log, 9).open("ab") as active:
+        active.write(b"not a batch")
+    again = load_log(log, clean=True, **SMALL)
+    assert again.log_end_offset == 10
+    assert segment(log, 9).stat().st_size == 100
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_missing_or_damaged_index_is_rebuilt(log, suffix, damaged):
+    log.close(clean=True)
+    whole = {base: segment(log, base, suffix).read_bytes() for base in (0, 3, 6, 9)}
+    for base in whole:
+        path = segment(log, base, suffix)
+        if damaged:
+            path.write_bytes(b"odd")
+        else:
+            path.unlink()
+    again = load_log(log, clean=True, **SMALL)
+    assert [read(again, n, 1)[0] for n in range(10)] == [(n, n) for n in range(10)]
+    assert again.offset_for_timestamp(1007, upper_bound=10) == (1007, 7, 7)
+    for base in whole:
+        found = next(s for s in again._segments if s.base_offset == base)
+        found.load_indexes()
+        found.save_indexes()
+        rebuilt = segment(log, base, suffix).read_bytes()
+        # A rebuild long after the start spaces entries as by default: the end is there in any case.
+        assert whole[base].endswith(rebuilt)
+
+
+def test_recovery_builds_the_indexes_that_appending_did(log):
+    log.close(clean=True)
+    paths = [segment(log, base, suffix) for base in (0, 3, 6, 9) for suffix in SUFFIXES]
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        if path.suffix != ".log":
+            path.unlink()
+    again = load_log(log, **SMALL)
+    again.close(clean=True)
+    assert [path.read_bytes() for path in paths] == whole
+
+
+@pytest.mark.parametrize("recovery_point", [0, 4, 9, 10])
+def test_producers_are_known_after_a_crash(tmp_path, recovery_point):
+    log = new_log(tmp_path, **SMALL)
+    for n in range(10):
+        producer = {"producer_id": n % 2, "producer_epoch": 0, "base_sequence": n // 2}
+        append(log, sized(100, **producer))
+    log.flush()
+    again = load_log(log, recovery_point=recovery_point, **SMALL)
+    assert [again.producers.get(n).last_sequence for n in (0, 1)] == [4, 4]
+    repeat = batch_of(b"", producer_id=1, producer_epoch=0, base_sequence=4)
+    assert append(again, repeat)[0] == (9, 9, True)
+
+
+def test_producers_are_known_without_any_snapshot(tmp_path):
+    log = new_log(tmp_path, **SMALL)
+    for n in range(10):
+        append(log, sized(100, producer_id=7, producer_epoch=0, base_sequence=n))
+    log.close(clean=True)
+    for snapshot in Path(log.path).glob("*.snapshot"):
+        snapshot.unlink()
+    assert load_log(log, clean=True, **SMALL).producers.get(7).last_sequence == 9
+
+
+def test_a_log_start_inside_a_segment_comes_back_from_the_checkpoint(log):
+    again = load_log(log, log_start_offset=4, **SMALL)
+    assert again.log_start_offset == 4
+    assert again.epochs.entries[0] == (4, 4)
+
+
+def test_a_log_start_above_all_that_is_left_empties_the_log(log):
+    again = load_log(log, log_start_offset=15, **SMALL)
+    assert (again.log_start_offset, again.log_end_offset) == (15, 15)
+    assert again.segment_bases == (15,)
+    again.check()
+
+
+def test_a_directory_without_segments_is_an_empty_log(tmp_path):
+    log = new_log(tmp_path)
+    segment(log, 0).unlink()
+    again = load_log(log, log_start_offset=5)
+    assert (again.log_start_offset, again.log_end_offset) == (5, 5)
+
+
+def test_damaged_epochs_are_built_from_the_batches(log):
+    log.close(clean=True)
+    file(log, "leader-epoch-checkpoint").write_text("0\n99\n0 0\n")
+    again = load_log(log, clean=True, **SMALL)
+    assert again.epochs.entries == tuple((n, n) for n in range(10))
+
+
+def test_epochs_beyond_the_end_are_forgotten(log):
+    log.close(clean=True)
+    file(log, "leader-epoch-checkpoint").write_text("0\n2\n3 0\n12 10\n")
+    assert load_log(log, clean=True, **SMALL).epochs.entries == ((3, 0),)
+
+
+def test_leftovers_are_swept_up(log):
+    log.close(clean=True)
+    leftovers = [
+        "00000000000000000000.log.deleted",
+        "00000000000000000003.log.cleaned",
+        "leader-epoch-checkpoint.tmp",
+        "00000000000000000077.index",
+        "00000000000000000077.timeindex",
+        "00000000000000000002.snapshot",
+        "00000000000000000099.snapshot",
+    ]
+    for name in leftovers:
+        file(log, name).write_bytes(b"")
+    load_log(log, clean=True, **SMALL)
+    assert not set(leftovers) & set(os.listdir(log.path))
+
+
+def test_a_finished_compaction_is_put_in_place(log):
+    log.close(clean=True)
+    # The first two segments, rewritten as one that keeps offsets 1 and 5.
+    kept = b"".join(
+        bytes(sized(100, base_offset=offset, leader_epoch=offset).view) for offset in (1, 5)
+    )
+    segment(log, 0, ".log.swap").write_bytes(kept)
+    segment(log, 0, ".index.swap").write_bytes(b"")
+    segment(log, 0, ".timeindex.swap").write_bytes(struct.pack(">qi", 1000, 1))
+    again = load_log(log, clean=True, cleanup_policy=("compact",), **SMALL)
+    assert again.segment_bases == (0, 6, 9)
+    assert [base for base, _ in everything(again)] == [1, 5, 6, 7, 8, 9]
+
+
+def test_an_unfinished_split_is_dropped(log):
+    log.close(clean=True)
+    segment(log, 3, ".log.swap").write_bytes(bytes(sized(100, base_offset=3).view))
+    segment(log, 0, ".log.cleaned").write_bytes(b"")
+    again = load_log(log, clean=True, **SMALL)
+    assert everything(again) == [(n, n) for n in range(10)]
+
+
+def test_the_topic_id_file_is_read_as_kafka_writes_it():
+    topic_id = uuid.uuid4()
+    assert parse_metadata(format_metadata(topic_id)) == topic_id
+    assert parse_metadata(b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAACQ\n") == uuid.UUID(int=9)
+
+
+@pytest.mark.parametrize("data", [b"", b"version: 1\n", b"\xff\xfe", b"version: 0\ntopic_id: AAA"])
+def test_an_unreadable_topic_id_is_none(tmp_path, data):
+    log = new_log(tmp_path)
+    file(log, "partition.metadata").write_bytes(data)
+    assert load_log(log).topic_id is None
+
+
+def test_a_file_of_ours_that_cannot_be_read_stops_the_load(log):
+    log.close(clean=True)
+    segment(log, 9).unlink()
+    segment(log, 9).mkdir()
+    with pytest.raises(StorageError):
+        load_log(log, clean=True, **SMALL)

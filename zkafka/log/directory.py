@@ -1,0 +1,390 @@
+"""One entry of `log.dirs`: locked while we run, loaded at start, checkpointed, marked when left in
+good order.
+
+What stands here besides a directory per partition: `.lock`, `meta.properties` (whose it is),
+`.kafka_cleanshutdown` (what was left can be trusted), and three checkpoints of an offset per
+partition: recovery points, high watermarks, log starts.
+
+Threads: `create`, `schedule_delete` and `logs` belong to the loop. `open`, `load`, `sync`, `close`
+with `clean`, `purge_deleted` and the checkpoints block on the disk and belong in worker threads,
+one of each at a time; they work on a copy of the table of logs.
+
+Errors: StorageError. From a checkpoint, a sync or a flush it takes the directory offline, after
+which nothing more is written in it; only a restart brings it back.
+"""
+
+import json
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Collection, Mapping
+
+import attrs
+import javaproperties
+
+from zkafka.config import LogConfig
+from zkafka.errors import StartupError, StorageError
+from zkafka.log.checkpoint import read_offsets, write_offsets
+from zkafka.log.disk import Disk
+from zkafka.log.files import Files
+from zkafka.log.partition_log import PartitionLog
+from zkafka.model import BrokerEpoch, BrokerId, Offset, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+META_FILE = "meta.properties"
+CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
+RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
+HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
+LOG_STARTS_FILE = "log-start-offset-checkpoint"
+
+_DELETE_SUFFIX = "-delete"
+_ASIDE_SUFFIXES = ("-future", "-stray")
+_NAME_MAX = 255
+_PARTITION_NAME = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
+
+_PROGRESS_EVERY = 100
+"""A line in the log for so many partitions loaded."""
+
+
+@attrs.frozen
+class MetaProperties:
+    """Whose directory it is; a broker refuses one that is another's."""
+
+    broker_id: BrokerId
+    cluster_id: str
+
+
+@attrs.frozen(kw_only=True)
+class DirectoryStatistics:
+    """`to_recover` counts down while `load` runs."""
+
+    path: str
+    online: bool
+    log_count: int
+    size: int
+    to_recover: int
+    waiting_for_removal: int
+
+
+class LogDirectory:
+    """The partition logs on one disk. `clean` and `last_broker_epoch` tell how the last run
+    ended."""
+
+    def __init__(self, disk: Disk, lock: int, last_broker_epoch: BrokerEpoch | None) -> None:
+        self.path = disk.path
+        self.clean = last_broker_epoch is not None
+        self.last_broker_epoch = last_broker_epoch
+        self.logs: dict[TopicPartition, PartitionLog] = {}
+        self._disk = disk
+        self._files = disk.files
+        self._lock: int | None = lock
+        self._to_recover = 0
+        self._unsynced: list[PartitionLog] = []
+        self._names_changed = False
+        # Deleted since the last sync, and perhaps named in checkpoints still.
+        self._gone: set[TopicPartition] = set()
+        self._last_checkpoints: dict[str, dict[TopicPartition, Offset]] = {}
+        self._checkpoint_lock = threading.Lock()
+        disk.write_log_starts = self.write_log_start_offsets
+
+    @classmethod
+    def open(cls, path: str, files: Files) -> "LogDirectory":
+        """The directory, made if need be, and ours alone until `close`.
+
+        Errors: StartupError if another broker has it; StorageError if the disk does not let us.
+        """
+        path = os.path.abspath(path)
+        files.make_directories(path)
+        lock = files.lock(os.path.join(path, LOCK_FILE))
+        if lock is None:
+            raise StartupError(f"log directory {path} is in use by another broker")
+        marker = files.read_file(os.path.join(path, CLEAN_SHUTDOWN_FILE))
+        return cls(Disk(path, files), lock, None if marker is None else _marked_epoch(marker))
+
+    def __repr__(self) -> str:
+        return f"<LogDirectory {self.path}>"
+
+    @property
+    def offline(self) -> StorageError | None:
+        """What took the directory offline, None while it can be used."""
+        return self._disk.offline
+
+    def fail(self, error: StorageError) -> None:
+        """Take it offline: nothing more is written to any of its logs."""
+        self._disk.fail(error)
+
+    def statistics(self) -> DirectoryStatistics:
+        """As it is now."""
+        logs = list(self.logs.values())
+        return DirectoryStatistics(
+            path=self.path,
+            online=self.offline is None,
+            log_count=len(logs),
+            size=sum(log.size for log in logs),
+            to_recover=self._to_recover,
+            waiting_for_removal=self._disk.waiting,
+        )
+
+    # Whose it is.
+
+    @property
+    def meta(self) -> MetaProperties | None:
+        """What meta.properties says; None if there is none. StartupError if it makes no sense."""
+        path = os.path.join(self.path, META_FILE)
+        data = self._files.read_file(path)
+        if data is None:
+            return None
+        try:
+            properties = javaproperties.loads(data.decode("latin-1"))
+            version, broker_id = int(properties["version"]), int(properties["broker.id"])
+            cluster_id = properties["cluster.id"]
+        except (ValueError, KeyError, javaproperties.InvalidUEscapeError) as error:
+            raise StartupError(f"{path} is malformed: {error}") from error
+        if version != 0:
+            raise StartupError(f"{path} has version {version}, not 0: not of a ZooKeeper cluster")
+        return MetaProperties(broker_id, cluster_id)
+
+    def write_meta(self, meta: MetaProperties) -> None:
+        """Claim the directory; durable."""
+        text = f"#\nversion=0\nbroker.id={meta.broker_id}\ncluster.id={meta.cluster_id}\n"
+        self._files.replace(os.path.join(self.path, META_FILE), text.encode())
+
+    # Loading.
+
+    def load(
+        self,
+        config_for: Callable[[str], LogConfig],
+        *,
+        on_loaded: Callable[[int, int], None] | None = None,
+    ) -> dict[TopicPartition, PartitionLog]:
+        """Open every partition log, recovering it unless the last stop was clean.
+
+        `on_loaded(done, total)` is told of progress, in the thread that loads. The clean-shutdown
+        mark is gone afterwards, durably: from now on a crash is a crash.
+
+        Errors: StorageError; the directory is offline then.
+        """
+        try:
+            return self._load(config_for, on_loaded)
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+
+    def _load(
+        self,
+        config_for: Callable[[str], LogConfig],
+        on_loaded: Callable[[int, int], None] | None,
+    ) -> dict[TopicPartition, PartitionLog]:
+        if self.clean:
+            self._files.unlink(os.path.join(self.path, CLEAN_SHUTDOWN_FILE))
+            self._files.fsync_path(self.path)
+        recovery_points = self._read_checkpoint(RECOVERY_POINTS_FILE)
+        log_starts = self._read_checkpoint(LOG_STARTS_FILE)
+        found = self._partition_directories()
+        self._to_recover = 0 if self.clean else len(found)
+        if found:
+            logger.info(
+                "loading logs dir=%s partitions=%d clean=%s", self.path, len(found), self.clean
+            )
+        configs: dict[str, LogConfig] = {}
+        for done, (topic_partition, name) in enumerate(found, 1):
+            topic = topic_partition.topic
+            if topic not in configs:
+                configs[topic] = config_for(topic)
+            log = PartitionLog.load(
+                self._disk,
+                os.path.join(self.path, name),
+                topic_partition,
+                configs[topic],
+                clean=self.clean,
+                recovery_point=recovery_points.get(topic_partition, 0),
+                log_start_offset=log_starts.get(topic_partition, 0),
+            )
+            self.logs[topic_partition] = log
+            self._to_recover = max(0, self._to_recover - 1)
+            if not self.clean:
+                logger.debug("recovered partition=%s end=%d", topic_partition, log.log_end_offset)
+            if done % _PROGRESS_EVERY == 0 or done == len(found):
+                logger.info("loaded logs dir=%s done=%d of=%d", self.path, done, len(found))
+            if on_loaded is not None:
+                on_loaded(done, len(found))
+        # A deletion that a crash cut short left these.
+        self._forget((recovery_points.keys() | log_starts.keys()) - self.logs.keys())
+        return self.logs
+
+    def _partition_directories(self) -> list[tuple[TopicPartition, str]]:
+        found = []
+        for name in self._files.list_directories(self.path):
+            if name.endswith(_DELETE_SUFFIX):
+                logger.info("removing what was being deleted dir=%s name=%s", self.path, name)
+                self._disk.discard(os.path.join(self.path, name), 0, is_directory=True)
+                continue
+            match = _PARTITION_NAME.fullmatch(name)
+            if match is None or name.endswith(_ASIDE_SUFFIXES):
+                logger.warning("not a partition, left alone dir=%s name=%s", self.path, name)
+                continue
+            found.append((TopicPartition(match[1], int(match[2])), name))
+        return found
+
+    # Partitions come and go.
+
+    def create(
+        self, topic_partition: TopicPartition, topic_id: uuid.UUID | None, config: LogConfig
+    ) -> PartitionLog:
+        """A new, empty log. Some 100 microseconds, and no fsync: `sync` does that for many at once,
+        before anybody is told that the partition is there."""
+        assert topic_partition not in self.logs
+        path = os.path.join(self.path, str(topic_partition))
+        log = PartitionLog.create(self._disk, path, topic_partition, topic_id, config)
+        self.logs[topic_partition] = log
+        self._unsynced.append(log)
+        return log
+
+    def schedule_delete(self, log: PartitionLog) -> None:
+        """The log is gone at once, by name; its files go in a `purge_deleted` after
+        file.delete.delay.ms. The name is free for another. `sync` makes that durable."""
+        assert self.logs.get(log.topic_partition) is log
+        self._disk.check()
+        log.close(clean=False)
+        suffix = f".{uuid.uuid4().hex}{_DELETE_SUFFIX}"
+        target = os.path.join(
+            self.path, str(log.topic_partition)[: _NAME_MAX - len(suffix)] + suffix
+        )
+        del self.logs[log.topic_partition]
+        self._gone.add(log.topic_partition)
+        try:
+            self._files.rename(log.path, target)
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+        self._names_changed = True
+        self._disk.discard(target, log.config.file_delete_delay_ms, is_directory=True)
+        logger.info("deleting partition=%s renamed=%s", log.topic_partition, target)
+
+    def sync(self) -> int:
+        """Make durable what `create` and `schedule_delete` did before; worker threads.
+
+        Two fsyncs per log and one for all; answers how many logs. A StorageError takes the
+        directory offline.
+
+        After it the checkpoints say nothing of what was deleted: a partition created anew under
+        the same name would be found, after a crash, to start where the old one did.
+        """
+        logs, self._unsynced = self._unsynced, []
+        gone, self._gone = self._gone, set()
+        if not logs and not self._names_changed:
+            return 0
+        self._disk.check()
+        try:
+            self._names_changed = False
+            self._files.fsync_path(self.path)
+            self._forget(gone)
+            for log in logs:
+                log.entry_durable = True
+                if not log.closed:
+                    log.sync_names()
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+        return len(logs)
+
+    def purge_deleted(self, now_ms: int) -> int:
+        """Remove the files that waited long enough; answers how many files and directories."""
+        return 0 if self.offline is not None else self._disk.purge(now_ms)
+
+    # Checkpoints.
+
+    def read_high_watermarks(self) -> dict[TopicPartition, Offset]:
+        """As last written; a replica's own is at most its log end offset."""
+        return self._read_checkpoint(HIGH_WATERMARKS_FILE)
+
+    def write_high_watermarks(self, high_watermarks: Mapping[TopicPartition, Offset]) -> None:
+        """Replace the checkpoint; the partitions are those of this directory."""
+        with self._checkpoint_lock:
+            self._write_checkpoint(HIGH_WATERMARKS_FILE, dict(high_watermarks))
+
+    def write_recovery_points(self) -> None:
+        """Tell the next recovery what it need not read again."""
+        with self._checkpoint_lock:
+            logs = list(self.logs.items())
+            points = {tp: log.recovery_point_to_checkpoint() for tp, log in logs}
+            self._write_checkpoint(RECOVERY_POINTS_FILE, points)
+            for topic_partition, log in logs:
+                log.checkpointed(points[topic_partition])
+
+    def write_log_start_offsets(self) -> None:
+        """Remember where logs start that start inside a segment. Blocks on the disk, and may be
+        called by a truncation in the loop: in lock step with the checkpoints in workers."""
+        with self._checkpoint_lock:
+            starts = {tp: log.log_start_to_checkpoint() for tp, log in list(self.logs.items())}
+            self._write_checkpoint(
+                LOG_STARTS_FILE, {tp: start for tp, start in starts.items() if start is not None}
+            )
+
+    def _forget(self, gone: Collection[TopicPartition]) -> None:
+        """Take these out of all checkpoints that name them."""
+        with self._checkpoint_lock:
+            for name, offsets in list(self._last_checkpoints.items()):
+                kept = {tp: offset for tp, offset in offsets.items() if tp not in gone}
+                if len(kept) < len(offsets):
+                    self._write_checkpoint(name, kept)
+
+    def _read_checkpoint(self, name: str) -> dict[TopicPartition, Offset]:
+        offsets = read_offsets(self._files, os.path.join(self.path, name))
+        self._last_checkpoints[name] = offsets
+        return dict(offsets)
+
+    def _write_checkpoint(self, name: str, offsets: dict[TopicPartition, Offset]) -> None:
+        """Replace the file, if it would differ; under the lock."""
+        self._disk.check()
+        if self._last_checkpoints.get(name) == offsets:
+            return
+        try:
+            write_offsets(self._files, os.path.join(self.path, name), offsets)
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+        self._last_checkpoints[name] = offsets
+
+    # The end.
+
+    def close(self, *, clean: bool, broker_epoch: BrokerEpoch = -1) -> None:
+        """Close all logs and give the directory back.
+
+        `clean`: everything is flushed and checkpointed, and last of all marked so, which spares the
+        next start its recovery; not if the directory is offline. Blocks on the disk.
+        Errors: StorageError, after which the directory was given back all the same, unmarked.
+        """
+        if self._lock is None:
+            return
+        try:
+            if clean and self.offline is None:
+                self._close_cleanly(broker_epoch)
+        finally:
+            for log in self.logs.values():
+                log.close(clean=False)
+            lock, self._lock = self._lock, None
+            self._files.close(lock)
+
+    def _close_cleanly(self, broker_epoch: BrokerEpoch) -> None:
+        self.sync()
+        for log in self.logs.values():
+            log.close(clean=True)
+        self.write_recovery_points()
+        self.write_log_start_offsets()
+        marker = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
+        self._files.replace(os.path.join(self.path, CLEAN_SHUTDOWN_FILE), marker.encode())
+        logger.info("closed cleanly dir=%s partitions=%d", self.path, len(self.logs))
+
+
+def _marked_epoch(marker: bytes) -> BrokerEpoch:
+    """The broker epoch in a clean-shutdown file, -1 if it has none: older brokers left it empty."""
+    try:
+        epoch = json.loads(marker)["brokerEpoch"]
+    except (ValueError, KeyError, TypeError):
+        return -1
+    return epoch if isinstance(epoch, int) else -1
