@@ -1,0 +1,21 @@
+"""What it means to lead and to follow.
+
+Each partition lives on several brokers. One replica leads: clients write to it, and the others
+follow by fetching from it as a consumer would. A follower's fetch offset is its acknowledgement;
+what the whole in-sync set (ISR) has fetched is below the high watermark, and is never lost while
+one of that set lives.
+
+`partition.py` is the machine of one replica: its role, epochs, offsets, in-sync set and high
+watermark, with `progress.py`, what a leader knows of each follower, and `truncation.py`, where two
+logs part. They decide; nothing in them touches a disk or a socket.
+
+`replica.py` joins one machine to its log. `replicas.py` holds all that this broker hosts and is
+what the rest of the broker calls: append, read, look up. `control.py` obeys the controller, as far
+as `roles.py` finds it to be news. `fetcher.py` is one task per leader followed, speaking in the
+sessions of `session.py`; `proposals.py` takes changes of the in-sync set to the controller
+(KIP-497); `upkeep.py` flushes, retains and checkpoints. `validation.py` is what a client's batch
+must satisfy. Those who must wait sleep in `purgatory.py`.
+
+Roles are assigned by the controller (LeaderAndIsr, StopReplica) and by nobody else. Every role has
+a leader epoch, and whoever speaks with an older one is refused (KIP-101, KIP-279, KIP-320).
+"""

@@ -1,0 +1,239 @@
+"""Tasks asleep until a partition, a group or the metadata moves, or until time is up.
+
+A produce that waits for its replicas, a fetch that waits for bytes, a CreateTopics that waits for
+leaders: each is a task asleep here. Whoever moves something calls `wake(key)`; the sleepers on
+that key, and only those, are judged at once, in the waker's task, and those that are done resume.
+
+Judging in the waker's task is what makes a wake cheap: a predicate costs a fraction of a
+microsecond, resuming a task in vain some ten. So predicates are quick, read only, and raise
+nothing; an AssertionError out of one stops the broker, as it should.
+
+A `Watch` is for those who wait again and again on the same very many keys, as fetch sessions do: it
+is set up once, remembers what was woken between two waits, and can be waited on at no cost per key.
+
+Keys are anything hashable: a `TopicPartition` stands for its log, high watermark and leadership,
+`METADATA` for the metadata cache.
+
+Source: Kafka's `DelayedOperationPurgatory`, which likewise lets the mover try to complete the
+operations that watch its key.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+import trio
+
+METADATA: Final = "metadata"
+"""The key of the metadata cache."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+@attrs.frozen
+class PurgatoryStatistics:
+    """`sleepers` wait now, on `keys` keys; the rest are totals."""
+
+    sleepers: int
+    keys: int
+    completed: int
+    timed_out: int
+
+
+class _Sleeper:
+    """A sleeping task. `waiting` until it is woken or aborted, whichever comes first: a task that
+    trio has begun to cancel runs a little later, and must not be rescheduled in between."""
+
+    __slots__ = ("awake", "judge", "task", "waiting")
+
+    def __init__(self, judge: Callable[[Any], bool]) -> None:
+        self.judge = judge
+        self.task = trio.lowlevel.current_task()
+        self.waiting = True
+        self.awake = False
+
+    def judge_wake(self, key: Hashable) -> None:
+        if self.waiting and self.judge(key):
+            self.release()
+
+    def release(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            self.awake = True
+            trio.lowlevel.reschedule(self.task)
+
+    def abort(self, _raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+        self.waiting = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Purgatory:
+    """Where unfinished requests wait; one per broker, used from its trio loop only."""
+
+    def __init__(self) -> None:
+        # Insertion order is kept, so that sleepers on a key are judged first come, first served.
+        self._sleepers: dict[Hashable, dict[_Sleeper, None]] = {}
+        self._watches: dict[Hashable, dict[Watch[Any], None]] = {}
+        self._sleeping = 0
+        self._completed = 0
+        self._timed_out = 0
+
+    async def wait_until(
+        self,
+        keys: Iterable[Hashable],
+        predicate: Callable[[], bool],
+        deadline_ms: int | None = None,
+    ) -> bool:
+        """Sleep until `predicate` holds, judged now and whenever one of `keys` is woken.
+
+        `deadline_ms` is a reading of the monotonic clock; None waits for ever. Returns whether the
+        predicate held; False means that time is up. A predicate that holds already, or a deadline
+        that is past, returns without sleeping.
+
+        Waits: a cancellation takes the sleeper away, nothing stays behind.
+        """
+        if predicate():
+            return True
+        return await self.wait_for_wake(keys, lambda _key: predicate(), deadline_ms)
+
+    async def wait_for_wake(
+        self,
+        keys: Iterable[Hashable],
+        judge: Callable[[Hashable], bool],
+        deadline_ms: int | None = None,
+    ) -> bool:
+        """Sleep until `judge`, told the key that was woken, says that the wait is over.
+
+        For those who wait on very many keys: with `wait_until` each wake costs a look at all of
+        them, here at the one that moved. The caller has looked at all of them once, in the same
+        step (without a checkpoint in between), since only wakes from now on are judged.
+        """
+        if deadline_ms is not None and deadline_ms <= int(trio.current_time() * 1000):
+            return False
+        sleeper = _Sleeper(judge)
+        watched = tuple(dict.fromkeys(keys))
+        for key in watched:
+            self._sleepers.setdefault(key, {})[sleeper] = None
+        self._sleeping += 1
+        try:
+            if deadline_ms is None:
+                await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+            else:
+                with trio.move_on_at(deadline_ms / 1000):
+                    await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+        finally:
+            self._sleeping -= 1
+            for key in watched:
+                sleepers = self._sleepers[key]
+                del sleepers[sleeper]
+                if not sleepers:
+                    del self._sleepers[key]
+        if sleeper.awake:
+            self._completed += 1
+        else:
+            self._timed_out += 1
+        return sleeper.awake
+
+    def wake(self, key: Hashable) -> None:
+        """Judge those asleep on `key`; costs two dictionary look-ups when nobody is."""
+        watches = self._watches.get(key)
+        if watches is not None:
+            for watch in tuple(watches):
+                watch._moved(key)
+        sleepers = self._sleepers.get(key)
+        if sleepers is None:
+            return
+        # A copy: a judge may lead to another wake, though none may add a sleeper.
+        for sleeper in tuple(sleepers):
+            sleeper.judge_wake(key)
+
+    def watch(self) -> "Watch[Any]":
+        """A new `Watch` on nothing yet."""
+        return Watch(self)
+
+    def statistics(self) -> PurgatoryStatistics:
+        """How many wait, and how waiting ended so far."""
+        return PurgatoryStatistics(
+            sleepers=self._sleeping,
+            keys=len(self._sleepers),
+            completed=self._completed,
+            timed_out=self._timed_out,
+        )
+
+
+class Watch(Generic[K]):
+    """Keys somebody cares for over many waits, and those of them woken since anybody asked.
+
+    Ownership: whoever made it closes it. One may wait at a time: a second waiter lets the first go,
+    as awake (of a fetch session's two requests the earlier one is stale).
+    """
+
+    __slots__ = ("_keys", "_purgatory", "_sleeper", "_woken")
+
+    def __init__(self, purgatory: Purgatory) -> None:
+        self._purgatory = purgatory
+        self._keys: set[K] = set()
+        self._woken: set[K] = set()
+        self._sleeper: _Sleeper | None = None
+
+    def add(self, key: K) -> None:
+        """Remember wakes of `key` from now on."""
+        self._keys.add(key)
+        self._purgatory._watches.setdefault(key, {})[self] = None
+
+    def discard(self, key: K) -> None:
+        """Care for `key` no longer."""
+        self._woken.discard(key)
+        if key in self._keys:
+            self._keys.remove(key)
+            watches = self._purgatory._watches[key]
+            del watches[self]
+            if not watches:
+                del self._purgatory._watches[key]
+
+    def take(self) -> set[K]:
+        """The keys woken since the last call."""
+        woken, self._woken = self._woken, set()
+        return woken
+
+    def close(self) -> None:
+        """Care for nothing any longer, and let a waiter go."""
+        for key in tuple(self._keys):
+            self.discard(key)
+        self._release()
+
+    async def wait(self, judge: Callable[[K], bool], deadline_ms: int) -> bool:
+        """Sleep until `judge`, told a key that was woken, says that the wait is over; False when
+        `deadline_ms` (monotonic) comes first.
+
+        The caller has looked at what `take` told it in the same step: only wakes from now on are
+        judged. What was woken meanwhile is for the next `take`, whichever way the wait ends.
+        """
+        if deadline_ms <= int(trio.current_time() * 1000):
+            return False
+        self._release()
+        sleeper = self._sleeper = _Sleeper(judge)
+        purgatory = self._purgatory
+        purgatory._sleeping += 1
+        try:
+            with trio.move_on_at(deadline_ms / 1000):
+                await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+        finally:
+            purgatory._sleeping -= 1
+            if self._sleeper is sleeper:
+                self._sleeper = None
+        if sleeper.awake:
+            purgatory._completed += 1
+        else:
+            purgatory._timed_out += 1
+        return sleeper.awake
+
+    def _moved(self, key: K) -> None:
+        self._woken.add(key)
+        if self._sleeper is not None:
+            self._sleeper.judge_wake(key)
+
+    def _release(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper.release()
