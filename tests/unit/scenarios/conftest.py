@@ -1,0 +1,6 @@
+"""Scenarios are played by the replication tests' brokers."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "replication"))

@@ -1,0 +1,275 @@
+"""From a request's bytes to its answer's: version, decoding, handler, encoding, and what is left.
+
+Endings, in the order of the house's table of errors:
+
+- An API or a version that we do not serve, or a body that cannot be read, closes the connection
+  (`RemoteProtocolError`; the connection writes the line). ApiVersions alone answers a version it
+  does not know, in version 0, so that client and broker can agree on another.
+- An `ApiError` that a handler let out is the answer to the whole request, in every place where the
+  response can carry a code (`refusals`).
+- The world's failures, where a handler had no better policy: a log directory's is
+  KAFKA_STORAGE_ERROR; ZooKeeper's or a peer's is REQUEST_TIMED_OUT, since it may have been done and
+  may be tried again.
+- An `AssertionError` leaves, and stops the broker.
+- Anything else unforeseen is UNKNOWN_SERVER_ERROR for this request, and a traceback. This is the
+  one place that contains exceptions. A response that cannot be written (`LocalProtocolError`)
+  counts here too: a client's odd request may lead to one, and must not stop a broker.
+
+Handlers are modules named in `protocol/apis.py`, imported when first asked for.
+"""
+
+import importlib
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from zkafka.errors import (
+    ApiError,
+    CoordinationError,
+    ErrorCode,
+    LocalProtocolError,
+    PeerUnreachable,
+    RemoteProtocolError,
+    StorageError,
+    excerpt,
+)
+from zkafka.log.segment import LogSlice
+from zkafka.protocol import codec
+from zkafka.protocol.apis import APIS, Api, ApiKey
+from zkafka.protocol.connection import Answer, CloseConnection, ConnectionInfo, Request
+from zkafka.protocol.messages.fetch import FetchRequest, FetchResponse
+from zkafka.server.context import Parts, RequestContext
+from zkafka.server.handlers import api_versions, produce
+from zkafka.server.refusals import codes, error_response
+from zkafka.server.requests import ApiCounters
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, RequestContext], Awaitable[Any]]
+
+
+class Dispatcher:
+    """Answers the requests of all connections of one broker; see `protocol.connection`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._handlers: dict[int, Handler] = {}
+        self._names = {key: _title(api) for key, api in APIS.items()}
+
+    def begin(self, request: Request, connection: ConnectionInfo) -> "PendingAnswer":
+        """Append a Produce, synchronously. Errors: RemoteProtocolError."""
+        started = trio.current_time()
+        api = _served(request)
+        assert api.key == ApiKey.PRODUCE, api
+        message = _decoded(api, request)
+        context = self._context(request, connection)
+        counters = self._counters(self._names[api.key], request)
+        pending: produce.PendingProduce | None = None
+        refuse = _Containment(api, message, context)
+        with refuse:
+            pending = produce.begin(message, context)
+        request.release()
+        return PendingAnswer(pending, refuse.response, message.acks, context, counters, started)
+
+    async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:
+        """Answer any other API. Errors: RemoteProtocolError."""
+        started = trio.current_time()
+        header = request.header
+        if header.api_key == ApiKey.API_VERSIONS and not APIS[header.api_key].serves(
+            header.api_version
+        ):
+            request.release()
+            return codec.encode_response(
+                api_versions.unsupported_version(), 0, header.correlation_id
+            )
+        api = _served(request)
+        message = _decoded(api, request)
+        # No API but Produce has fields that point into the request's bytes.
+        request.release()
+        context = self._context(request, connection)
+        name = _fetch_title(message) if api.key == ApiKey.FETCH else self._names[api.key]
+        counters = self._counters(name, request)
+        refuse = _Containment(api, message, context)
+        with refuse:
+            response = await self._handler(api)(message, context)
+            return _encoded(response, context, counters, started)
+        return _encoded(refuse.response, context, counters, started)
+
+    def _handler(self, api: Api) -> Handler:
+        handler = self._handlers.get(api.key)
+        if handler is None:
+            module = importlib.import_module(f"zkafka.server.handlers.{api.name}")
+            handler = self._handlers[api.key] = module.handle
+        return handler
+
+    def _context(self, request: Request, connection: ConnectionInfo) -> RequestContext:
+        return RequestContext(
+            parts=self._parts,
+            header=request.header,
+            connection_id=connection.connection_id,
+            peer_host=connection.peer_host,
+            listener_name=connection.listener_name,
+        )
+
+    def _counters(self, name: str, request: Request) -> ApiCounters:
+        counters = self._parts.requests.of(name)
+        counters.requests[request.header.api_version] += 1
+        counters.request_bytes += request.size
+        return counters
+
+
+class PendingAnswer:
+    """A Produce that was appended, or refused as a whole; see `protocol.connection.Pending`."""
+
+    __slots__ = ("_acks", "_context", "_counters", "_pending", "_refusal", "_started")
+
+    def __init__(
+        self,
+        pending: produce.PendingProduce | None,
+        refusal: Any,
+        acks: int,
+        context: RequestContext,
+        counters: ApiCounters,
+        started: float,
+    ) -> None:
+        """Either `pending` is None or `refusal` is."""
+        self._pending = pending
+        self._refusal = refusal
+        self._acks = acks
+        self._context = context
+        self._counters = counters
+        self._started = started
+
+    @property
+    def ready(self) -> bool:
+        """Whether `finish` would answer without waiting."""
+        return self._pending is None or not self._pending.is_waiting
+
+    async def finish(self) -> Answer:
+        """Wait for the replicas, as the request's acks and timeout say, and answer."""
+        pending, refusal = self._pending, self._refusal
+        if self._acks == 0:
+            failure = "see above" if pending is None else pending.failure
+            self._counters.took((trio.current_time() - self._started) * 1000)
+            return CloseConnection(f"produce with acks=0 failed: {failure}") if failure else None
+        if pending is not None:
+            refuse = _Containment(APIS[ApiKey.PRODUCE], pending, self._context)
+            with refuse:
+                response = await pending.finish()
+                return _encoded(response, self._context, self._counters, self._started)
+            refusal = refuse.response
+        return _encoded(refusal, self._context, self._counters, self._started)
+
+
+class _Containment:
+    """Turns what a handler raised into `response`, or lets it pass: the project's only place that
+    catches exceptions it did not name."""
+
+    __slots__ = ("_api", "_asked", "_context", "response")
+
+    def __init__(self, api: Api, asked: Any, context: RequestContext) -> None:
+        self._api = api
+        self._asked = asked
+        self._context = context
+        self.response: Any = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None or not isinstance(error, Exception) or _must_leave(error):
+            return False
+        code, message = _verdict(error, self._api, self._context)
+        if isinstance(self._asked, produce.PendingProduce):
+            self.response = self._asked.refusal(code)
+        else:
+            self.response = error_response(
+                self._api.response_class, self._asked, self._context.version, code, message
+            )
+        assert self.response is not None, f"no place for a code in {self._api.name}"
+        return True
+
+
+def _must_leave(error: Exception) -> bool:
+    """Whether this is nobody's to contain: an assertion that failed, alone or in a group, or a
+    connection to be closed."""
+    if isinstance(error, ExceptionGroup):
+        return error.subgroup((AssertionError, RemoteProtocolError)) is not None
+    return isinstance(error, AssertionError | RemoteProtocolError)
+
+
+def _verdict(error: Exception, api: Api, context: RequestContext) -> tuple[ErrorCode, str]:
+    """The code that answers for `error`; logged here, unless it is an ordinary refusal."""
+    if isinstance(error, ApiError):
+        return error.code, error.message
+    if isinstance(error, StorageError):
+        log.error("storage failed api=%s path=%s error=%s", api.name, error.path, error)
+        return ErrorCode.KAFKA_STORAGE_ERROR, ""
+    if isinstance(error, CoordinationError | PeerUnreachable):
+        log.warning("could not be decided in time api=%s error=%r", api.name, error)
+        return ErrorCode.REQUEST_TIMED_OUT, ""
+    log.error(
+        "request failed api=%s version=%d client=%s peer=%s",
+        api.name,
+        context.version,
+        excerpt(context.client_id, 100),
+        context.peer_host,
+        exc_info=error,
+    )
+    return ErrorCode.UNKNOWN_SERVER_ERROR, ""
+
+
+def _served(request: Request) -> Api:
+    key, version = request.header.api_key, request.header.api_version
+    api = APIS.get(key)
+    if api is None:
+        raise RemoteProtocolError(f"API key {key} is not served")
+    if not api.serves(version):
+        raise RemoteProtocolError(f"version {version} of {api.name} is not served")
+    return api
+
+
+def _decoded(api: Api, request: Request) -> Any:
+    return codec.decode_request(
+        api.request_class,
+        request.header.api_version,
+        request.body,
+        element_budget=codec.PEER_ELEMENT_BUDGET if api.inter_broker else codec.ELEMENT_BUDGET,
+    )
+
+
+def _encoded(
+    response: Any, context: RequestContext, counters: ApiCounters, started: float
+) -> codec.Parts:
+    """The response's parts; counts the request as answered. What a response that cannot be written
+    owns is released."""
+    header = context.header
+    try:
+        answer = codec.encode_response(response, header.api_version, header.correlation_id)
+    except LocalProtocolError:
+        if isinstance(response, FetchResponse):
+            for topic in response.responses:
+                for partition in topic.partitions:
+                    if isinstance(partition.records, LogSlice):
+                        partition.records.release()
+        raise
+    counters.errors.update(codes(response))
+    counters.took((trio.current_time() - started) * 1000)
+    return answer
+
+
+def _title(api: Api) -> str:
+    """`OffsetForLeaderEpoch`: as Kafka calls it in its metrics."""
+    return "".join(map(str.capitalize, api.name.split("_")))
+
+
+def _fetch_title(request: FetchRequest) -> str:
+    follower = request.replica_id >= 0 or request.replica_state.replica_id >= 0
+    return "FetchFollower" if follower else "FetchConsumer"

@@ -1,0 +1,206 @@
+"""Produce (API key 0, versions 3 to 11): append batches to the partitions we lead.
+
+`begin` appends every partition's batch, in the order of the request and before anything waits, so
+that the order in the log is the order of arrival; `finish` waits, with acks=-1, until the in-sync
+replicas have them. Each partition succeeds or fails for itself.
+
+acks=0 has no answer at all: if any partition failed, the connection is closed, so that the
+producer notices and asks for new metadata. acks=1 answers after the append. Any other value than
+these and -1 is INVALID_REQUIRED_ACKS.
+
+One batch of message format 2 per partition; anything else is INVALID_RECORD (`replicas.append`).
+The internal topics may be written by nobody but a client that calls itself `__admin_client`.
+
+Where we differ from Kafka: transactions are not supported yet. A transactional id, or a batch with
+the transactional bit, is refused with INVALID_TXN_STATE, fatal for a producer; it cannot get
+this far by itself, since no transaction coordinator is found for it. There are no quotas, and
+record errors (version 8) are not told one by one, since no record is opened.
+
+Versions 0 to 2 are advertised and not served, see `protocol/apis.py`.
+
+Version history: 3 transactional id, message format 2 (KIP-98); 4 storage errors; 5 log start
+offset; 6 throttling after the answer; 7 zstd (KIP-110); 8 record errors, error message (KIP-467);
+9 flexible; 10 leader hints (KIP-951); 11 TRANSACTION_ABORTABLE (KIP-890).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+
+from zkafka.errors import ApiError, ErrorCode
+from zkafka.model import INTERNAL_TOPICS, BrokerId, TopicPartition
+from zkafka.protocol.messages.produce import (
+    LeaderIdAndEpoch,
+    NodeEndpoint,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceResponse,
+)
+from zkafka.replication.replicas import AppendResult
+from zkafka.server.context import RequestContext
+
+ALL_IN_SYNC = -1
+ADMIN_CLIENT = "__admin_client"
+
+# Where a batch of format 2 keeps the low byte of its attributes, and what is in it. The batch is
+# checked by `replicas.append`; these are only what depends on the request that carries it.
+_ATTRIBUTES = 22
+_CODEC_MASK = 0x07
+_ZSTD = 4
+
+
+class _Outcome(NamedTuple):
+    """What became of one partition's batch: `result`, or `code`."""
+
+    topic_partition: TopicPartition
+    result: AppendResult | None
+    code: ErrorCode = ErrorCode.NONE
+    message: str = ""
+
+
+@attrs.define(kw_only=True)
+class PendingProduce:
+    """A produce whose batches are in the log, or were refused; nothing of the request's bytes is
+    kept."""
+
+    acks: int
+    context: RequestContext
+    deadline_ms: int
+    outcomes: Sequence[_Outcome]
+
+    @property
+    def failure(self) -> str:
+        """What went wrong first, for the log; empty if nothing did."""
+        for tp, _, code, message in self.outcomes:
+            if code is not ErrorCode.NONE:
+                return f"{code.name}, {tp} {message}".rstrip()
+        return ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `finish` has replicas to wait for."""
+        if self.acks != ALL_IN_SYNC:
+            return False
+        verdict = self.context.parts.replicas.replication_verdict
+        return any(o.result is not None and verdict(o.result) is None for o in self.outcomes)
+
+    async def finish(self) -> ProduceResponse:
+        """The answer, when the replicas have what was appended or time is up.
+
+        Waits: for the replicas. What was appended stays, whatever becomes of the waiting.
+        """
+        assert self.acks != 0, "nothing answers acks=0"
+        outcomes = self.outcomes
+        if self.acks == ALL_IN_SYNC:
+            appended = [outcome.result for outcome in outcomes if outcome.result is not None]
+            codes = iter(
+                await self.context.parts.replicas.wait_replicated(appended, self.deadline_ms)
+            )
+            outcomes = [
+                outcome if outcome.result is None else outcome._replace(code=next(codes))
+                for outcome in outcomes
+            ]
+        return _response(outcomes, self.context)
+
+    def refusal(self, code: ErrorCode) -> ProduceResponse:
+        """The answer that says `code` for everything that was appended."""
+        outcomes = [o if o.result is None else o._replace(code=code) for o in self.outcomes]
+        return _response(outcomes, self.context)
+
+
+def begin(request: ProduceRequest, context: RequestContext) -> PendingProduce:
+    """Append what can be appended. Synchronous: nothing else runs in between."""
+    parts = context.parts
+    outcomes: list[_Outcome] = []
+    for topic in request.topic_data:
+        for data in topic.partition_data:
+            tp = TopicPartition(topic.name, data.index)
+            records = data.records
+            assert records is None or isinstance(records, memoryview), "codec's promise"
+            size = 0 if records is None else len(records)
+            try:
+                checked = _checked(request, tp, records, context)
+                result = parts.replicas.append(tp, checked, required_acks=request.acks)
+            except ApiError as error:
+                outcomes.append(_Outcome(tp, None, error.code, error.message))
+                parts.traffic.produce_failed(topic.name, size=size)
+            else:
+                outcomes.append(_Outcome(tp, result))
+                messages = 0 if result.duplicate else result.last_offset - result.base_offset + 1
+                parts.traffic.produced(topic.name, messages=messages, size=size)
+    deadline_ms = parts.clock.monotonic_ms() + request.timeout_ms
+    return PendingProduce(
+        acks=request.acks, context=context, deadline_ms=deadline_ms, outcomes=outcomes
+    )
+
+
+def _checked(
+    request: ProduceRequest,
+    tp: TopicPartition,
+    records: memoryview | None,
+    context: RequestContext,
+) -> memoryview:
+    """The records; ApiError where the request, rather than the partition, has something wrong."""
+    if request.acks not in (0, 1, ALL_IN_SYNC):
+        raise ApiError(ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}")
+    if records is None:
+        raise ApiError(ErrorCode.INVALID_RECORD, "no records for this partition")
+    attributes = records[_ATTRIBUTES] if len(records) > _ATTRIBUTES else 0
+    if request.transactional_id is not None:
+        raise ApiError(ErrorCode.INVALID_TXN_STATE, "transactions are not supported yet")
+    if attributes & _CODEC_MASK == _ZSTD and context.version < 7:
+        raise ApiError(
+            ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, "zstd needs version 7 of Produce or later"
+        )
+    if tp.topic in INTERNAL_TOPICS and context.client_id != ADMIN_CLIENT:
+        raise ApiError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{tp.topic} is internal")
+    return records
+
+
+def _response(outcomes: Sequence[_Outcome], context: RequestContext) -> ProduceResponse:
+    image = context.parts.metadata.image
+    topics: dict[str, list[PartitionProduceResponse]] = {}
+    hinted: set[BrokerId] = set()
+    for tp, result, code, message in outcomes:
+        partitions = topics.setdefault(tp.topic, [])
+        if code is ErrorCode.NONE:
+            assert result is not None
+            partitions.append(
+                PartitionProduceResponse(
+                    index=tp.partition,
+                    base_offset=result.base_offset,
+                    log_append_time_ms=result.log_append_time_ms,
+                    log_start_offset=result.log_start_offset,
+                )
+            )
+            continue
+        leader = LeaderIdAndEpoch()
+        if code is ErrorCode.NOT_LEADER_OR_FOLLOWER and context.version >= 10:
+            known = context.parts.leader_of(tp)
+            if known is not None:
+                leader = LeaderIdAndEpoch(leader_id=known[0], leader_epoch=known[1])
+                hinted.add(known[0])
+        partitions.append(
+            PartitionProduceResponse(
+                index=tp.partition,
+                error_code=code,
+                base_offset=-1,
+                error_message=message or None,
+                current_leader=leader,
+            )
+        )
+    return ProduceResponse(
+        responses=[
+            TopicProduceResponse(name=name, partition_responses=partitions)
+            for name, partitions in topics.items()
+        ],
+        node_endpoints=[
+            NodeEndpoint(
+                node_id=leader, host=at.host, port=at.port, rack=image.brokers[leader].rack
+            )
+            for leader in sorted(hinted)
+            if (at := image.endpoint(leader, context.listener_name)) is not None
+        ],
+    )
