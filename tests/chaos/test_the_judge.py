@@ -1,0 +1,57 @@
+"""The chaos tests themselves are tested: a broker that lies is found out."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from chaos_settings import SETTINGS
+
+from zkafka.testing.checker import Kind, check
+from zkafka.testing.cluster import Cluster
+from zkafka.testing.history import History
+from zkafka.testing.trial import TOPIC
+from zkafka.testing.workload import Workload
+
+LIAR = (sys.executable, str(Path(__file__).with_name("lying_broker.py")))
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["honest", "lying"])
+async def test_acknowledging_before_replicating_is_found(tmp_path: Path, honest: bool) -> None:
+    """A leader alone with its clients acknowledges, and dies before anybody has followed."""
+    history = History()
+    command = {} if honest else {"command": LIAR}
+    # An idempotent producer notices by itself that its sequence has a hole, and gives up.
+    forgiving = {} if honest else {"enable.idempotence": False}
+    async with Cluster(3, config=SETTINGS, directory=tmp_path, **command) as cluster:
+        await cluster.create_topic(TOPIC, partitions=1)
+        leader = await cluster.leader(TOPIC, 0)
+        async with Workload(
+            cluster.bootstrap,
+            TOPIC,
+            partitions=1,
+            history=history,
+            producers=1,
+            consumers=0,
+            producer_config=forgiving,
+            directory=tmp_path,
+        ) as workload:
+            await workload.wait_acknowledged(100)
+            cluster.isolate(leader)
+            with trio.move_on_after(1.0):
+                await workload.wait_acknowledged(50)
+            await cluster.kill(leader)
+            await cluster.leader(TOPIC, 0, other_than=leader)
+            cluster.heal()
+            await workload.wait_acknowledged(100)
+            await workload.finish()
+        await cluster.start(leader)
+        await cluster.wait_until_whole()
+        await cluster.wait_until_replicas_agree(TOPIC, 1)
+        for contents in cluster.replica_contents(TOPIC, 0):
+            history.add(contents)
+    verdict = check(history)
+    if honest:
+        assert verdict.valid, verdict.report()
+    else:
+        assert len(verdict.of_kind(Kind.LOST_WRITE)) >= 10, verdict.report()
