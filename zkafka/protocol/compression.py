@@ -4,8 +4,9 @@ Compressed bytes come from strangers: whatever they are, `decompress` gives the 
 `ApiError(CORRUPT_MESSAGE)`, and never makes more than `limit` bytes of them. The sizes announced
 inside (snappy's length, zstd's content size) are believed only below that limit.
 
-A broker keeps batches as their producer compressed them; records are opened where their values
-matter (the coordinators' logs, tools, tests).
+A broker keeps batches as their producer compressed them, unless the topic's compression.type asks
+for another codec; else records are opened only where their values matter (the coordinators' logs,
+look-ups by time, tools, tests).
 
 What we write, Apache Kafka's Java client reads: snappy in xerial's frames, lz4 in frames of
 independent 64 KiB blocks. What we read is wider: bare snappy blocks, as C and Go clients send them,
@@ -45,25 +46,32 @@ _XERIAL_BLOCK = 32 * 1024
 _LZ4_HEADER = bytes.fromhex("04224d18604082")
 _LZ4_BLOCK = 64 * 1024
 _LZ4_STORED = 0x8000_0000
+_LZ4_FAST = 9
+"""Kafka's default level, which there too means the fast compressor."""
+_LZ4_THOROUGH_MAX = 12
 _UINT32_LE = struct.Struct("<I")
 _INT32 = struct.Struct(">i")
 
 Bytes = bytes | bytearray | memoryview
 
 
-def compress(codec: int, data: Bytes) -> bytes:
-    """`data` as one stream of `codec`, as it follows a batch's header."""
+def compress(codec: int, data: Bytes, level: int | None = None) -> bytes:
+    """`data` as one stream of `codec`, as it follows a batch's header.
+
+    `level` as in Kafka's compression.*.level; None for Kafka's default. Snappy has none.
+    """
     match codec:
         case Codec.NONE:
             return bytes(data)
         case Codec.GZIP:
-            return bytes(cramjam.gzip.compress(data))
+            # -1 is the library's own.
+            return bytes(cramjam.gzip.compress(data, 6 if level in (None, -1) else level))
         case Codec.SNAPPY:
             return _compress_snappy(memoryview(data))
         case Codec.LZ4:
-            return _compress_lz4(memoryview(data))
+            return _compress_lz4(memoryview(data), _LZ4_FAST if level is None else level)
         case Codec.ZSTD:
-            return bytes(cramjam.zstd.compress(data))
+            return bytes(cramjam.zstd.compress(data, 3 if level is None else level))
     raise ApiError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"no codec {codec}")
 
 
@@ -148,14 +156,26 @@ def _decompress_snappy_block(data: memoryview, limit: int) -> bytes:
         raise ApiError(ErrorCode.CORRUPT_MESSAGE, f"bad compressed data: {error}") from None
 
 
-def _compress_lz4(data: memoryview) -> bytes:
+def _compress_lz4(data: memoryview, level: int) -> bytes:
     out = [_LZ4_HEADER]
     for start in range(0, len(data), _LZ4_BLOCK):
         plain = data[start : start + _LZ4_BLOCK]
-        block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
+        block = _lz4_block(plain, level)
         if len(block) < len(plain):
             out += (_UINT32_LE.pack(len(block)), block)
         else:
             out += (_UINT32_LE.pack(len(plain) | _LZ4_STORED), bytes(plain))
     out.append(b"\0\0\0\0")
     return b"".join(out)
+
+
+def _lz4_block(plain: memoryview, level: int) -> bytes:
+    """One block, or as much as `plain` has where it does not shrink."""
+    if level == _LZ4_FAST:
+        return bytes(cramjam.lz4.compress_block(plain, store_size=False))
+    # The library knows levels for whole frames only, and its frames link their blocks, which Java
+    # refuses: so a frame of this block alone, and the block out of it.
+    frame = bytes(cramjam.lz4.compress(plain, min(level, _LZ4_THOROUGH_MAX)))
+    (size,) = _UINT32_LE.unpack_from(frame, len(_LZ4_HEADER))
+    start = len(_LZ4_HEADER) + 4
+    return frame[start : start + (size & ~_LZ4_STORED)]

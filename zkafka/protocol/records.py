@@ -44,6 +44,8 @@ _LENGTH = struct.Struct(">8xi4xb")
 _unpack_length = _LENGTH.unpack_from
 _pack_offset = struct.Struct(">q").pack_into
 _pack_epoch = struct.Struct(">i").pack_into
+_pack_attributes = struct.Struct(">h").pack_into
+_pack_crc = struct.Struct(">I").pack_into
 _INT32_MAX = 2**31 - 1
 
 assert _HEADER.size == HEADER_SIZE
@@ -195,6 +197,21 @@ def stamp(view: memoryview | bytearray, base_offset: Offset, leader_epoch: Leade
     _pack_epoch(view, 12, leader_epoch)
 
 
+def restamp(view: memoryview, attributes: int, max_timestamp: int) -> Batch:
+    """Write attributes and the largest timestamp into the batch that is `view`, in place, and the
+    checksum anew; the batch as it is now. The view must be writable."""
+    _pack_attributes(view, 21, attributes)
+    _pack_offset(view, 35, max_timestamp)
+    seal(view)
+    return Batch(view)
+
+
+def seal(view: memoryview | bytearray) -> None:
+    """Write the length and the checksum of the batch that is `view`, in place."""
+    _pack_epoch(view, 8, len(view) - LENGTH_OVERHEAD)
+    _pack_crc(view, 17, crc32c.crc32c(memoryview(view)[CRC_START:]))
+
+
 class Record(NamedTuple):
     """One record; `timestamp` in ms since the epoch, `offset` where it lies in the log."""
 
@@ -262,15 +279,15 @@ def build_batch(
 
 def _put_record(body: bytearray, record: Record, offset_delta: int, timestamp_delta: int) -> None:
     out = bytearray(1)  # the record's attributes: none are defined
-    _put_varint(out, timestamp_delta)
-    _put_varint(out, offset_delta)
+    put_varint(out, timestamp_delta)
+    put_varint(out, offset_delta)
     _put_bytes(out, record.key)
     _put_bytes(out, record.value)
-    _put_varint(out, len(record.headers))
+    put_varint(out, len(record.headers))
     for key, value in record.headers:
         _put_bytes(out, key.encode())
         _put_bytes(out, value)
-    _put_varint(body, len(out))
+    put_varint(body, len(out))
     body += out
 
 
@@ -278,11 +295,12 @@ def _put_bytes(out: bytearray, value: Buffer | None) -> None:
     if value is None:
         out.append(1)  # -1, zig-zag
         return
-    _put_varint(out, len(value))
+    put_varint(out, len(value))
     out += value
 
 
-def _put_varint(out: bytearray, value: int) -> None:
+def put_varint(out: bytearray, value: int) -> None:
+    """Append a zig-zag number."""
     value = (value << 1) ^ (value >> 63)
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -307,23 +325,23 @@ def iter_records(batch: Batch, *, limit: int = OUTPUT_LIMIT) -> Iterator[Record]
         for _ in range(count):
             record, position = _get_record(data, position, batch)
             yield record
-    except (IndexError, UnicodeDecodeError) as error:
-        raise _corrupt(f"record cut short or not UTF-8: {error}") from None
+    except IndexError as error:
+        raise _corrupt(f"record cut short: {error}") from None
     if position != len(data):
         raise _corrupt(f"{len(data) - position} bytes after the last record")
 
 
 def _get_record(data: bytes, position: int, batch: Batch) -> tuple[Record, int]:
-    length, position = _get_varint(data, position)
+    length, position = get_varint(data, position)
     end = position + length
     if length < 0 or end > len(data):
         raise _corrupt(f"record of {length} bytes")
     position += 1
-    timestamp_delta, position = _get_varint(data, position)
-    offset_delta, position = _get_varint(data, position)
+    timestamp_delta, position = get_varint(data, position)
+    offset_delta, position = get_varint(data, position)
     key, position = _get_bytes(data, position, end)
     value, position = _get_bytes(data, position, end)
-    header_count, position = _get_varint(data, position)
+    header_count, position = get_varint(data, position)
     if header_count < 0 or header_count * 2 > end - position:
         raise _corrupt(f"{header_count} headers")
     headers = []
@@ -332,7 +350,8 @@ def _get_record(data: bytes, position: int, batch: Batch) -> tuple[Record, int]:
         header_value, position = _get_bytes(data, position, end)
         if header_key is None:
             raise _corrupt("null header key")
-        headers.append((header_key.decode(), header_value))
+        # As Java reads it: some clients send any bytes as a header's name.
+        headers.append((header_key.decode(errors="replace"), header_value))
     if position != end:
         raise _corrupt(f"record of {length} bytes ends {end - position} bytes early")
     timestamp = (
@@ -342,7 +361,7 @@ def _get_record(data: bytes, position: int, batch: Batch) -> tuple[Record, int]:
 
 
 def _get_bytes(data: bytes, position: int, end: int) -> tuple[bytes | None, int]:
-    size, position = _get_varint(data, position)
+    size, position = get_varint(data, position)
     if size < 0:
         if size != -1:
             raise _corrupt(f"field of {size} bytes")
@@ -352,7 +371,7 @@ def _get_bytes(data: bytes, position: int, end: int) -> tuple[bytes | None, int]
     return data[position : position + size], position + size
 
 
-def _get_varint(data: bytes, position: int) -> tuple[int, int]:
+def get_varint(data: bytes, position: int) -> tuple[int, int]:
     """A zig-zag number of at most 64 bits, and where it ends."""
     byte = data[position]
     position += 1

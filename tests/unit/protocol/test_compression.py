@@ -58,6 +58,31 @@ def test_lz4_stores_what_does_not_shrink():
     assert block == 0x8000_0000 | 65536
 
 
+@pytest.mark.parametrize(
+    ("codec", "levels"),
+    [(Codec.GZIP, (1, -1, 9)), (Codec.LZ4, (9, 1, 17)), (Codec.ZSTD, (-131072, 3, 22))],
+)
+def test_a_level_trades_time_for_size(codec, levels):
+    """From the least to the most thorough; the default is Kafka's."""
+    rng = random.Random(2)
+    data = b"".join(b"key-%d=%d;" % (n % 97, rng.randrange(1000)) for n in range(20_000))
+    sizes = [len(compress(codec, data, level)) for level in levels]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    default = {Codec.GZIP: 6, Codec.LZ4: 9, Codec.ZSTD: 3}[codec]
+    assert compress(codec, data) == compress(codec, data, default)
+    for level in levels:
+        assert bytes(decompress(codec, compress(codec, data, level))) == data
+
+
+@pytest.mark.parametrize("level", [1, 12, 17])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_thorough_lz4_has_the_same_frames(sample, level):
+    data = compress(Codec.LZ4, SAMPLES[sample], level)
+    assert data[:7] == bytes.fromhex("04224d18 6040 82")
+    assert bytes(decompress(Codec.LZ4, data)) == SAMPLES[sample]
+
+
 def test_lz4_frames_of_other_makers_are_read():
     data = SAMPLES["text"]
     assert bytes(decompress(Codec.LZ4, bytes(cramjam.lz4.compress(data)))) == data

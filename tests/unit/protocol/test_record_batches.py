@@ -11,11 +11,13 @@ from zkafka.errors import ApiError, ErrorCode
 from zkafka.protocol.compression import Codec
 from zkafka.protocol.records import (
     HEADER_SIZE,
+    LOG_APPEND_TIME,
     Batch,
     Record,
     build_batch,
     iter_records,
     parse_batches,
+    restamp,
     stamp,
     verify_crc,
 )
@@ -288,7 +290,6 @@ def raw(body, count=1):
         ("40 00 00 00 01 01 00", "a record beyond the batch"),
         ("0b 00 00 00 01 01 00", "a record of negative length"),
         ("10 00 00 00 01 01 02 01 01", "a header with a null key"),
-        ("12 00 00 00 01 01 02 02 ff 01", "a header key that is not UTF-8"),
         ("ff ff ff ff ff ff ff ff ff ff 01", "a length of more than 64 bits"),
         ("ff ff ff ff ff ff ff", "a length that does not end"),
     ],
@@ -300,6 +301,23 @@ def test_records_that_cannot_be(body, why):
 def test_the_least_record_is_read():
     (record,) = iter_records(raw(bytes.fromhex("0c 00 00 00 01 01 00")))
     assert record == Record(None, None, -1, [], 0)
+
+
+def test_a_headers_name_may_be_any_bytes():
+    """Java's reader replaces what is not UTF-8, and some clients send it."""
+    (record,) = iter_records(raw(bytes.fromhex("12 00 00 00 01 01 02 02 ff 01")))
+    assert record.headers == [("\ufffd", None)]
+
+
+def test_restamping_writes_what_the_checksum_covers():
+    data = build_batch(RECORDS, codec=Codec.GZIP)
+    batch = only(data)
+    changed = restamp(batch.view, batch.attributes | LOG_APPEND_TIME, 5)
+    assert changed.is_log_append_time
+    assert (changed.max_timestamp, changed.codec) == (5, Codec.GZIP)
+    assert verify_crc(changed)
+    assert only(data).crc == changed.crc, "in place"
+    assert not verify_crc(batch), "the header as it was"
 
 
 def test_a_codec_that_nobody_defined():
