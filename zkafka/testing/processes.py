@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -163,11 +164,13 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     """Ports nobody listens on now, outside the range the kernel takes for outgoing connections.
 
     A port from that range would be free now and the local end of somebody's connection by the time
-    a broker is started again on it.
+    a broker is started again on it. Whoever gets a port binds it later, so this process gives none
+    twice, as far as it remembers.
     """
     ports: list[int] = []
     for port in _candidate_ports():
-        if port not in ports and is_free(port, host):
+        if port not in _given and is_free(port, host):
+            _given.append(port)
             ports.append(port)
         if len(ports) == count:
             break
@@ -183,6 +186,10 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+_given: deque[int] = deque(maxlen=5000)
+"""The ports that `free_ports` gave last: more than one run needs, fewer than there are."""
 
 
 def _candidate_ports() -> Iterator[int]:

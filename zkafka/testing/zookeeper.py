@@ -34,7 +34,9 @@ DEBIAN_JAR = Path("/usr/share/java/zookeeper.jar")
 SERVER_CLASS = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 TICK_MS = 250
 MIN_SESSION_TIMEOUT_MS = 2 * TICK_MS
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+ASK_SECONDS = 10.0
+"""How long a server that accepts may take to answer on a busy machine."""
 
 _JVM = (
     "-Xmx96m",
@@ -390,7 +392,7 @@ class ZooKeeper:
             raise ProcessFailed(f"ZooKeeper does not serve after {timeout:g} s\n{logs}")
 
 
-def ask(port: int, word: str, *, timeout: float = 1.0) -> str:
+def ask(port: int, word: str, *, timeout: float = ASK_SECONDS) -> str:
     """What the server on this loopback port answers to a four-letter word; "" if it does not."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout) as connection:
@@ -403,7 +405,7 @@ def ask(port: int, word: str, *, timeout: float = 1.0) -> str:
     return answer.decode(errors="replace")
 
 
-async def ask_async(port: int, word: str, *, timeout: float = 1.0) -> str:
+async def ask_async(port: int, word: str, *, timeout: float = ASK_SECONDS) -> str:
     """`ask` for trio."""
     answer = b""
     with trio.move_on_after(timeout):
