@@ -178,9 +178,9 @@ class BlockingCluster:
         """`Cluster.controller`."""
         return self._call(self.cluster.controller, other_than=other_than)
 
-    def coordinator(self, group: str) -> int:
+    def coordinator(self, group: str, *, other_than: int = -1) -> int:
         """`Cluster.coordinator`."""
-        return self._call(self.cluster.coordinator, group)
+        return self._call(self.cluster.coordinator, group, other_than=other_than)
 
     def create_topic(
         self,

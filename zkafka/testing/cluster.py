@@ -77,7 +77,7 @@ T = TypeVar("T")
 
 Mode = Literal["process", "in_loop"]
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _METADATA_VERSION = 9
@@ -426,6 +426,8 @@ class Cluster:
             "advertised.listeners": f"PLAINTEXT://{proxy.address}",
             "zookeeper.connect": f"{zookeeper}{self._chroot}",
             "zookeeper.session.timeout.ms": "6000",
+            # Its default is the session's: too short for whoever starts while ZooKeeper is down.
+            "zookeeper.connection.timeout.ms": "30000",
             "log.dirs": str(directory / "data"),
             "default.replication.factor": str(replicas),
             "min.insync.replicas": str(min(2, replicas)),
@@ -662,14 +664,17 @@ class Cluster:
 
         return await self.wait_for("one controller", agreed, timeout=timeout)
 
-    async def coordinator(self, group: str, *, timeout: float = 30.0) -> int:
-        """The coordinator of a consumer group, waiting until somebody knows one."""
+    async def coordinator(self, group: str, *, other_than: int = -1, timeout: float = 30.0) -> int:
+        """The coordinator of a consumer group, waiting until somebody knows one; if asked, one
+        `other_than` a former one."""
         request = FindCoordinatorRequest(key=group, key_type=0)
 
         async def known() -> int | None:
             port = self.brokers[self.running[0]].port
             answer = await ask(port, request, FindCoordinatorResponse, 3)
-            return answer.node_id if answer.error_code == ErrorCode.NONE else None
+            if answer.error_code != ErrorCode.NONE or answer.node_id == other_than:
+                return None
+            return answer.node_id
 
         return await self.wait_for(f"a coordinator of group {group}", known, timeout=timeout)
 
