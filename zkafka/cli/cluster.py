@@ -101,7 +101,7 @@ class LocalBroker:
     def ready(self) -> bool:
         """Whether it is registered, knows the cluster and serves (its /readyz)."""
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.admin_port}/readyz", timeout=1):
+            with urllib.request.urlopen(f"http://{HOST}:{self.admin_port}/readyz", timeout=5):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -225,7 +225,7 @@ class LocalCluster:
             return None
         admin = AdminClient(client.settings(up))
         try:
-            described = admin.describe_cluster(request_timeout=2).result(3)
+            described = admin.describe_cluster(request_timeout=5).result(6)
         except (KafkaException, TimeoutError):
             return None
         known = described.controller.id if described.controller else -1
@@ -369,8 +369,9 @@ def _stay(cluster: LocalCluster) -> None:
                     running[i] = broker.running
                     say(f"broker {i} {'is back' if running[i] else 'ended'}")
     except KeyboardInterrupt:
-        say("\ntaking the cluster down (Ctrl-C again: at once)")
+        pass
     try:
+        say("\ntaking the cluster down (Ctrl-C again: at once)")
         cluster.take_down()
     except KeyboardInterrupt:
         cluster.kill()
