@@ -37,7 +37,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("ZKAFKA_"
 CHROOTS = itertools.count()
 IGNORED = "num.network.threads"
 """In every server.properties of Kafka, and without a meaning here."""
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+"""How long a busy machine may take for what is only waited for."""
 
 
 @attrs.define(eq=False)
@@ -97,6 +98,7 @@ class Place:
             "log.dirs": str(self.data),
             "zookeeper.connect": self.connect,
             "zookeeper.session.timeout.ms": "6000",
+            "zookeeper.connection.timeout.ms": "30000",
             "zkafka.admin.listener": f"127.0.0.1:{self.admin_port}",
         }
         settings |= {key.replace("_", "."): value for key, value in changed.items()}
@@ -396,14 +398,18 @@ def test_a_signal_ends_it_in_order(place: Place, number: signal.Signals) -> None
     Just started it may not know the controller, which is itself, and asks again as soon as it does.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run = place.start(command=(str(LAUNCHER),), environment={"PATH": path})
+    run = place.start(
+        command=(str(LAUNCHER),),
+        environment={"PATH": path},
+        controlled_shutdown_retry_backoff_ms="60000",
+    )
     run.wait_for("started broker=")
 
     began = time.monotonic()
     run.send(number)
 
     assert run.exit_code() == 0, run.out + run.err
-    assert time.monotonic() - began < 4, "not Kafka's pause of five seconds between two attempts"
+    assert time.monotonic() - began < 30, "without the pause of a minute between two attempts"
     assert run.err == ""
     assert run.out.splitlines()[-1].endswith("stopped broker=1")
     assert "closed cleanly" in run.out
@@ -414,13 +420,15 @@ def test_a_signal_ends_it_in_order(place: Place, number: signal.Signals) -> None
 
 def test_a_second_signal_does_not_wait(place: Place) -> None:
     """The first one asks the controller to take over; the controller is stopped, and says nothing
-    for its thirty seconds."""
-    controller = place.started(zkafka_admin_listener="")
+    for as long as its session lasts, which is a minute here."""
+    patient = {"zookeeper_session_timeout_ms": "60000"}
+    controller = place.started(zkafka_admin_listener="", **patient)
     port = free_ports(1)[0]
     run = place.started(
         broker_id="2",
         listeners=f"PLAINTEXT://127.0.0.1:{port}",
         log_dirs=str(place.directory / "data-2"),
+        **patient,
     )
     run.wait_for("live brokers changed broker=2 live=1,2")
     controller.send(signal.SIGSTOP)
@@ -431,7 +439,7 @@ def test_a_second_signal_does_not_wait(place: Place) -> None:
     run.send(signal.SIGTERM)
 
     assert run.exit_code() == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert "stopping at once signal=SIGTERM" in run.out
     assert "closed cleanly" not in run.out
 
@@ -447,21 +455,21 @@ def test_a_broker_that_waits_for_zookeeper_can_be_stopped(place: Place) -> None:
     run.send(signal.SIGTERM)
 
     assert run.exit_code() == 0, run.out + run.err
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert run.out.splitlines()[-1].endswith("stopped before it had started broker=1")
     place.started()  # it has left the directory alone
 
 
 def test_a_killed_broker_is_back_without_waiting_for_its_old_session(place: Place) -> None:
-    killed = place.started(zookeeper_session_timeout_ms="18000")
+    killed = place.started(zookeeper_session_timeout_ms="90000")
     killed.kill()
 
     began = time.monotonic()
-    back = place.started(zookeeper_session_timeout_ms="18000")
+    back = place.started(zookeeper_session_timeout_ms="90000")
 
     wait_until(lambda: ready(place))
     # Measured: 0.8 s on two cores, nearly all of it Python's imports.
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 45
     assert "closed the session of a former run" in back.out
 
 
@@ -487,12 +495,12 @@ def test_a_running_broker_does_not_go_on_over_a_wiped_zookeeper(place: Place) ->
     assert "refusing to invent a new one over old data" in place.refusal()
 
 
-@pytest.mark.zkafka(brokers=3)
+@pytest.mark.zkafka(brokers=3, config={"zookeeper.session.timeout.ms": "60000"})
 def test_a_stopped_broker_leaves_no_partition_without_a_leader(
     zkafka_cluster: BlockingCluster,
 ) -> None:
-    """A crash would stop writing for the session timeout, six seconds here; a controlled shutdown
-    for as long as clients take to learn of the new leaders."""
+    """A crash would stop writing for the session timeout, a minute here; a controlled shutdown for
+    as long as clients take to learn of the new leaders."""
     zkafka_cluster.create_topic("t", partitions=6)
     stopped = zkafka_cluster.leader("t", 0)
     acknowledged: dict[int, list[float]] = defaultdict(list)
@@ -532,10 +540,11 @@ def test_a_stopped_broker_leaves_no_partition_without_a_leader(
         for p, times in acknowledged.items()
     }
     # Measured: 0.15 s at most on two cores.
-    assert max(pauses.values()) < 3, pauses
+    assert max(pauses.values()) < 10, pauses
     log = zkafka_cluster.brokers[stopped].log_text()
     assert "controlled shutdown: every leadership is handed over" in log
-    assert all(zkafka_cluster.leader("t", p) != stopped for p in range(6))
+    for partition in range(6):
+        zkafka_cluster.leader("t", partition, other_than=stopped)
 
 
 # --- What the tests ask -----------------------------------------------------------------------
