@@ -12,7 +12,7 @@ import trio
 from zkafka.testing.blocking import BlockingCluster
 from zkafka.testing.cluster import BrokerEnded, Cluster, ClusterError
 from zkafka.testing.plugin import require_module, require_zookeeper
-from zkafka.testing.processes import ProcessFailed
+from zkafka.testing.processes import ProcessFailed, free_ports
 from zkafka.testing.zookeeper import ZooKeeper, ask
 
 
@@ -41,8 +41,9 @@ def test_a_standalone_zookeeper_keeps_its_data_until_it_is_wiped(tmp_path: Path)
 
 
 def test_a_later_command_finds_a_zookeeper_that_runs(tmp_path: Path) -> None:
-    zookeeper = ZooKeeper.create(tmp_path, client_port=12399).start(detached=True)
-    again = ZooKeeper.create(tmp_path, client_port=12399)
+    [port] = free_ports(1)
+    zookeeper = ZooKeeper.create(tmp_path, client_port=port).start(detached=True)
+    again = ZooKeeper.create(tmp_path, client_port=port)
     assert again.servers[0].attach()
     assert again.servers[0].mode() == "standalone"
     again.stop()
@@ -188,7 +189,7 @@ def test_a_blocking_cluster_forwards_while_its_test_blocks(
     cluster.create_topic("t")
     producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap})
     producer.produce("t", b"value")
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     cluster.wait_until_whole()
     assert [len(replica.records) for replica in cluster.replica_contents("t", 0)] == [1]
 
