@@ -141,10 +141,11 @@ def struct(
     tag: int | None = None,
     nullable: bool | int = False,
 ) -> Any:
-    """One nested struct. Where it is absent the field is `default`, or an `of()` if that is None
-    and the field cannot be null: a tagged struct that nobody set compares equal to `of()`."""
+    """One nested struct. Where it is absent the field is `default`, or, if that is None and the
+    field cannot be null, one `of()` that all messages share: a writer knows by identity that nobody
+    set it."""
     if default is None and nullable is False:
-        default = attrs.Factory(of)
+        default = of()
     return _field(WireType("struct", struct=of), default, since, until, tag, nullable)
 
 

@@ -3,8 +3,6 @@
 import uuid
 from collections.abc import Sequence
 
-import attrs
-
 from zkafka.protocol.fields import (
     NULL_UUID,
     Records,
@@ -58,9 +56,7 @@ class FetchRequest:
 
     cluster_id: str | None = string(since=12, tag=0, nullable=True, default=None)
     replica_id: int = int32(until=14, default=-1)
-    replica_state: ReplicaState = struct(
-        ReplicaState, since=15, tag=1, default=attrs.Factory(ReplicaState)
-    )
+    replica_state: ReplicaState = struct(ReplicaState, since=15, tag=1, default=ReplicaState())
     max_wait_ms: int = int32(default=0)
     min_bytes: int = int32(default=0)
     max_bytes: int = int32(default=2**31 - 1)
@@ -104,12 +100,12 @@ class PartitionData:
     last_stable_offset: int = int64(default=-1)
     log_start_offset: int = int64(since=5, default=-1)
     diverging_epoch: EpochEndOffset = struct(
-        EpochEndOffset, since=12, tag=0, default=attrs.Factory(EpochEndOffset)
+        EpochEndOffset, since=12, tag=0, default=EpochEndOffset()
     )
     current_leader: LeaderIdAndEpoch = struct(
-        LeaderIdAndEpoch, since=12, tag=1, default=attrs.Factory(LeaderIdAndEpoch)
+        LeaderIdAndEpoch, since=12, tag=1, default=LeaderIdAndEpoch()
     )
-    snapshot_id: SnapshotId = struct(SnapshotId, since=12, tag=2, default=attrs.Factory(SnapshotId))
+    snapshot_id: SnapshotId = struct(SnapshotId, since=12, tag=2, default=SnapshotId())
     aborted_transactions: Sequence[AbortedTransaction] | None = array(
         AbortedTransaction, nullable=True, default=()
     )

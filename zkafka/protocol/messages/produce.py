@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import attrs
-
 from zkafka.protocol.fields import (
     Records,
     array,
@@ -63,7 +61,7 @@ class PartitionProduceResponse:
     )
     error_message: str | None = string(since=8, nullable=True, default=None)
     current_leader: LeaderIdAndEpoch = struct(
-        LeaderIdAndEpoch, since=10, tag=0, default=attrs.Factory(LeaderIdAndEpoch)
+        LeaderIdAndEpoch, since=10, tag=0, default=LeaderIdAndEpoch()
     )
 
 
