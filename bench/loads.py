@@ -1,0 +1,229 @@
+"""Loads as processes: librdkafka (`bench.clients`), kcat, and Apache Kafka's own tools.
+
+Every function blocks until its process has ended, within a time limit, and leaves nothing running.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from apache_kafka import jars  # tests/integration
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from bench import wire
+from bench.clients import quiet
+from bench.sides import BenchError, Cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_SECONDS = 120.0
+_TOOLS = "org.apache.kafka.tools"
+
+
+def create_topic(cluster: Cluster, topic: str, partitions: int, replicas: int) -> None:
+    """Create a topic, and wait until every broker knows a leader and a full ISR of each partition."""
+    admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
+    wanted = NewTopic(topic, partitions, replicas, config={"file.delete.delay.ms": "0"})
+    admin.create_topics([wanted], operation_timeout=60, request_timeout=90)[topic].result(100)
+    wait_whole(cluster, topic, partitions)
+
+
+def wait_whole(cluster: Cluster, topic: str, partitions: int, timeout: float = 120.0) -> None:
+    """Wait until every running broker lists `partitions` with leaders, all replicas in sync."""
+    deadline = time.monotonic() + timeout
+    for broker in cluster.brokers.values():
+        while broker.running and not _whole(broker.port, topic, partitions):
+            cluster.check_running()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{topic} is not whole after {timeout:g} s")
+            wire.pause()
+
+
+def _whole(port: int, topic: str, partitions: int) -> bool:
+    try:
+        known = wire.partitions(port, topic)
+    except wire.NoAnswer:
+        return False
+    return len(known) == partitions and all(
+        p.leader_id >= 0 and sorted(p.isr_nodes) == sorted(p.replica_nodes) for p in known
+    )
+
+
+def delete_topic(cluster: Cluster, topic: str, timeout: float = 60.0) -> None:
+    """Delete a topic and wait until its files are gone.
+
+    Their dirty pages are gone with them, and not written out while another round is measured.
+    """
+    admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
+    admin.delete_topics([topic], operation_timeout=60, request_timeout=90)[topic].result(100)
+    deadline = time.monotonic() + timeout
+    while cluster.data_files(topic):
+        if time.monotonic() > deadline:
+            raise BenchError(f"files of {topic} are still there {timeout:g} s after its deletion")
+        time.sleep(0.05)
+
+
+@contextmanager
+def topic(cluster: Cluster, name: str, partitions: int, replicas: int) -> Iterator[str]:
+    """A topic for the time of the block."""
+    create_topic(cluster, name, partitions, replicas)
+    try:
+        yield name
+    finally:
+        delete_topic(cluster, name)
+
+
+class ClientProcess:
+    """A `bench.clients` process that has been started; `result` waits for what it measured."""
+
+    def __init__(self, kind: str, **arguments: Any) -> None:
+        self._kind = kind
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.clients", kind, json.dumps(arguments)],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "ClientProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self, timeout: float = LIMIT_SECONDS) -> dict[str, float]:
+        """What it printed. Errors: BenchError if it failed or was not done in time."""
+        try:
+            output, errors = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{self._kind} took longer than {timeout:g} s") from None
+        if self._process.returncode:
+            raise BenchError(f"{self._kind} failed: {errors[-2000:]}")
+        answer: dict[str, float] = json.loads(output)
+        return answer
+
+
+def client(kind: str, cluster: Cluster, *, timeout: float = LIMIT_SECONDS, **arguments: Any) -> dict[str, float]:
+    """Run one client process against a cluster, to its end."""
+    with ClientProcess(kind, bootstrap=cluster.bootstrap, **arguments) as process:
+        return process.result(timeout)
+
+
+def kcat_read(cluster: Cluster, topic: str, records: int) -> float:
+    """Seconds in which kcat (librdkafka, in C) reads a whole topic, from its first record to its last."""
+    command = ["kcat", "-b", cluster.bootstrap, "-C", "-t", topic, "-q", "-f", ".", "-o", "beginning", "-e"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    try:
+        os.set_blocking(process.stdout.fileno(), True)
+        first = len(os.read(process.stdout.fileno(), 65536))
+        started = time.perf_counter()
+        count = first
+        while data := os.read(process.stdout.fileno(), 65536):
+            count += len(data)
+            if time.perf_counter() - started > LIMIT_SECONDS:
+                raise BenchError(f"kcat had read {count} of {records} records in {LIMIT_SECONDS:g} s")
+        elapsed = time.perf_counter() - started
+    finally:
+        process.kill()
+        process.wait()
+    if count != records:
+        raise BenchError(f"kcat read {count} of {records} records")
+    return elapsed * records / (records - first)
+
+
+def tool(name: str, *arguments: str, timeout: float = LIMIT_SECONDS) -> str:
+    """What one of Apache Kafka's tools prints, run as its script runs it."""
+    java = ["java", "-Xmx512M", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"]
+    java += ["-XX:InitiatingHeapOccupancyPercent=35", "-Djava.awt.headless=true"]
+    try:
+        done = subprocess.run(
+            [*java, "-cp", f"{jars()}/*", f"{_TOOLS}.{name}", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{name} took longer than {timeout:g} s") from None
+    if done.returncode:
+        raise BenchError(f"{name} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+    return done.stdout
+
+
+def java_produce(cluster: Cluster, topic: str, records: int, size: int) -> dict[str, float]:
+    """ProducerPerformance as fast as it can, acks=all: records a second, and its 99th percentile."""
+    output = tool(
+        "ProducerPerformance",
+        *("--topic", topic, "--num-records", str(records), "--record-size", str(size)),
+        *("--throughput", "-1", "--producer-props", f"bootstrap.servers={cluster.bootstrap}"),
+        "acks=all",
+    )
+    return producer_performance(output)
+
+
+def java_consume(cluster: Cluster, topic: str, records: int) -> float:
+    """ConsumerPerformance over a whole topic: records a second while it fetches."""
+    output = tool(
+        "ConsumerPerformance",
+        *("--bootstrap-server", cluster.bootstrap, "--topic", topic, "--messages", str(records)),
+        *("--hide-header", "--timeout", "30000"),
+    )
+    return consumer_performance(output)
+
+
+def java_end_to_end(cluster: Cluster, topic: str, records: int, size: int) -> float:
+    """EndToEndLatency, one record at a time, acks=all: the mean in milliseconds."""
+    return end_to_end_latency(tool("EndToEndLatency", cluster.bootstrap, topic, str(records), "all", str(size)))
+
+
+def producer_performance(output: str) -> dict[str, float]:
+    """The last line of ProducerPerformance, which sums up."""
+    found = re.findall(r"([\d.]+) records/sec .*? ([\d.]+) ms 99th", output)
+    if not found:
+        raise BenchError(f"ProducerPerformance said: {output[-500:]}")
+    rate, p99 = found[-1]
+    return {"records_s": float(rate), "p99": float(p99)}
+
+
+def consumer_performance(output: str) -> float:
+    """Records a second while fetching: the last of ten columns, after the time of rebalancing."""
+    for line in reversed(output.splitlines()):
+        columns = line.split(",")
+        if len(columns) == 10:
+            return float(columns[9])
+    raise BenchError(f"ConsumerPerformance said: {output[-500:]}")
+
+
+def end_to_end_latency(output: str) -> float:
+    """The mean, the only figure of EndToEndLatency that is not rounded to milliseconds."""
+    found = re.search(r"Avg latency: ([\d.]+) ms", output)
+    if found is None:
+        raise BenchError(f"EndToEndLatency said: {output[-500:]}")
+    return float(found[1])
+
+
+def write_out(paths: Sequence[Path], *, forget: bool = False) -> None:
+    """Have files written to the disk, and, if they shall be cold, forgotten by the page cache."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            if forget:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
