@@ -6,9 +6,15 @@ Fixtures and `require` come from `zkafka.testing.plugin`, as in anybody's test s
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 MARKED_FOLDERS = ("integration", "chaos", "bench")
+
+
+# How long an example takes is the machine's business, and what else it does meanwhile.
+settings.register_profile("zkafka", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zkafka")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
