@@ -48,7 +48,7 @@ class Machine:
             env={"PATH": str(self.commands), **environment},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=120,
             check=False,
         )
 
@@ -68,7 +68,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_scripts_are_bash(script: Path) -> None:
-    subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=120)
     assert os.access(script, os.X_OK) or script.name == "environment"
 
 

@@ -96,6 +96,8 @@ async def test_a_new_connection_into_a_black_hole_is_silent_until_it_is_healed()
         network.black_hole("clients", 3)
         async with await connect(proxy) as stream:
             await stream.send_all(b"hello?")
+            while network.link("clients", 3).connection_count == 0:
+                await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked(0.02)
             assert network.link("clients", 3).connection_count == 1
             network.heal("clients", 3)
@@ -150,7 +152,9 @@ async def test_a_reset_by_the_target_reaches_the_client_as_a_reset() -> None:
         await nursery.start(proxy.run)
         async with await connect(proxy) as stream:
             await stream.send_all(b"unread")
-            await trio.testing.wait_all_tasks_blocked(0.02)
+            while not accepted:
+                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.wait_readable(accepted[0].socket)
             accepted[0].socket.close()  # with bytes unread: the kernel sends a reset
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some(1)

@@ -67,7 +67,7 @@ async def test_the_next_block_is_asked_for_when_a_tenth_is_left(ids, controller)
     assert len(controller.asked) == 2, "one block ahead, and no more"
 
 
-async def test_a_producer_does_not_wait_while_ids_are_left(ids, controller):
+async def test_a_producer_does_not_wait_while_ids_are_left(ids, controller, autojump_clock):
     await take(ids, 1)
     controller.answers = trio.Semaphore(0)
     with trio.fail_after(0.2):

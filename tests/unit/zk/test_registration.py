@@ -176,7 +176,7 @@ async def test_a_zookeeper_that_is_not_our_clusters_any_more_ends_the_broker(wor
     assert "/brokers/ids/1" not in world.server.nodes
 
 
-async def test_a_killed_runs_session_is_closed_at_once(world, nursery):
+async def test_a_killed_runs_session_is_closed_at_once(world, nursery, autojump_clock):
     former = leave_behind(world)
     with trio.fail_after(0.5):
         await nursery.start(world.registration.run)
@@ -186,7 +186,7 @@ async def test_a_killed_runs_session_is_closed_at_once(world, nursery):
 
 
 async def test_a_start_that_was_killed_before_it_registered_does_not_hide_the_run_before(
-    world, nursery, monkeypatch
+    world, nursery, monkeypatch, autojump_clock
 ):
     """Killed, started, killed again at once, started: the id is held by the first run."""
     former = leave_behind(world)

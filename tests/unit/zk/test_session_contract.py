@@ -35,7 +35,7 @@ async def real_sessions(zookeeper):
     async with trio.open_nursery() as nursery:
 
         async def open_one():
-            session = Session(hosts, 4000, Clock())
+            session = Session(hosts, 60_000, Clock())
             await nursery.start(session.run)
             return session
 
@@ -59,7 +59,7 @@ async def connect(request):
 
 
 async def next_hint(hints):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         return await hints.receive()
 
 
