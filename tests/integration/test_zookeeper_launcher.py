@@ -1,6 +1,7 @@
 """`zookeeper/run`, on a copy with other ports, so that it meets nobody's ZooKeeper."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from zkafka.testing.zookeeper import ask_async
 
 SOURCE = Path(__file__).resolve().parents[2] / "zookeeper"
 PORTS = ("2181", "2182", "2183", "2888", "2889", "2890", "3888", "3889", "3890")
+GRACE_S = 60.0
+"""How long a busy machine may take to end a JVM that was asked to."""
 
 
 @attrs.define
@@ -43,20 +46,21 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     copy = tmp_path / "zookeeper"
     shutil.copytree(SOURCE, copy)
     ports = free_ports(len(PORTS))
+    others = dict(zip(PORTS, map(str, ports), strict=True))
     for template in copy.glob("*.cfg"):
         text = template.read_text()
-        for old, new in zip(PORTS, ports, strict=True):
-            text = text.replace(f"={old}", f"={new}").replace(f":{old}", f":{new}")
-        template.write_text(text)
+        template.write_text(
+            re.sub(r"(?<=[=:])\d{4}\b", lambda port: others.get(port[0], port[0]), text)
+        )
     made = Launcher(copy / "run", ports[:3])
     yield made
     for child in made.children:
-        child.end()
+        child.end(GRACE_S)
 
 
 async def modes(ports: list[int]) -> set[str]:
     """What the servers say they are, once all of them serve."""
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         while True:
             answers = [await ask_async(port, "srvr") for port in ports]
             said = [line for answer in answers for line in answer.splitlines() if "Mode:" in line]
@@ -68,7 +72,7 @@ async def modes(ports: list[int]) -> set[str]:
 async def test_one_server_in_the_foreground(launcher: Launcher) -> None:
     child = launcher.launch()
     assert await modes(launcher.ports[:1]) == {"standalone"}
-    await child.end_async()
+    await child.end_async(GRACE_S)
     assert child.exit_code == 128 + signal.SIGTERM
     assert (launcher.run.parent / "data" / "standalone" / "version-2").is_dir()
     assert "standalone from" in child.log_path.read_text()
@@ -77,7 +81,7 @@ async def test_one_server_in_the_foreground(launcher: Launcher) -> None:
 async def test_three_servers_end_together(launcher: Launcher) -> None:
     child = launcher.launch("ensemble")
     assert await modes(launcher.ports) == {"leader", "follower"}
-    await child.end_async()
+    await child.end_async(GRACE_S)
     assert child.exit_code == 0
     assert [await ask_async(port, "ruok") for port in launcher.ports] == ["", "", ""]
 

