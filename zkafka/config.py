@@ -240,22 +240,24 @@ class LogConfig:
     )  # fmt: skip
     compression_type: str = setting(
         "compression.type", Kind.STRING, "producer",
-        "Codec of the stored batches. Every batch is kept as it was sent, whatever is asked for.",
+        "Codec of the stored batches; producer keeps each batch as it was sent, any other has "
+        "batches of another codec opened and compressed anew, in a worker thread.",
         one_of=_CODECS, synonyms="compression.type",
     )  # fmt: skip
     compression_gzip_level: int = setting(
         "compression.gzip.level", Kind.INT, -1,
-        "Without effect: the broker does not compress.",
+        "Level where compression.type is gzip; -1 for the library's own, 6.",
         at_least=-1, at_most=9, synonyms="compression.gzip.level",
     )  # fmt: skip
     compression_lz4_level: int = setting(
         "compression.lz4.level", Kind.INT, 9,
-        "Without effect: the broker does not compress.",
+        "Level where compression.type is lz4; 9 is the fast compressor, as in Kafka, any other "
+        "the thorough one.",
         at_least=1, at_most=17, synonyms="compression.lz4.level",
     )  # fmt: skip
     compression_zstd_level: int = setting(
         "compression.zstd.level", Kind.INT, 3,
-        "Without effect: the broker does not compress.",
+        "Level where compression.type is zstd.",
         at_least=-131072, at_most=22, synonyms="compression.zstd.level",
     )  # fmt: skip
     delete_retention_ms: int = setting(
@@ -329,17 +331,19 @@ class LogConfig:
     )  # fmt: skip
     message_timestamp_before_max_ms: int = setting(
         "message.timestamp.before.max.ms", Kind.LONG, LONG_MAX,
-        "How far a record's CreateTime may lie in the past.",
+        "How far a record's CreateTime may lie in the past; where it is set, batches are opened to "
+        "look at every record.",
         at_least=0, synonyms="log.message.timestamp.before.max.ms",
     )  # fmt: skip
     message_timestamp_difference_max_ms: int = setting(
         "message.timestamp.difference.max.ms", Kind.LONG, LONG_MAX,
-        "Deprecated: stands for both bounds above where it is changed and they are not.",
+        "Deprecated: stands for each of the two bounds above that is not changed itself.",
         at_least=0, synonyms="log.message.timestamp.difference.max.ms",
     )  # fmt: skip
     message_timestamp_type: str = setting(
         "message.timestamp.type", Kind.STRING, "CreateTime",
-        "Whose time a record carries: its producer's. LogAppendTime is not available and refused.",
+        "Whose time a record carries: its producer's (CreateTime) or the leader's "
+        "(LogAppendTime).",
         one_of=("CreateTime", "LogAppendTime"), synonyms="log.message.timestamp.type",
     )  # fmt: skip
     min_cleanable_dirty_ratio: float = setting(
@@ -361,6 +365,12 @@ class LogConfig:
         "preallocate", Kind.BOOLEAN, False,
         "Without effect: a segment grows as it is written.",
         synonyms="log.preallocate",
+    )  # fmt: skip
+    record_validation: str = setting(
+        "zkafka.record.validation", Kind.STRING, "header",
+        "What is checked of a producer's batch: its header and checksum (header), or every record "
+        "in it as well (records, in a worker thread), as Kafka does. Ours.",
+        one_of=("header", "records"), synonyms="zkafka.log.record.validation",
     )  # fmt: skip
     remote_log_copy_disable: bool = setting(
         "remote.log.copy.disable", Kind.BOOLEAN, False,
@@ -415,6 +425,37 @@ class LogConfig:
         synonyms="unclean.leader.election.enable",
     )  # fmt: skip
 
+    # Worked out, once for many batches.
+    timestamp_before_max_ms: int = attrs.field(init=False, repr=False, eq=False)
+    timestamp_after_max_ms: int = attrs.field(init=False, repr=False, eq=False)
+    takes_batches_as_sent: bool = attrs.field(init=False, repr=False, eq=False)
+    """No rule here asks for more than a sound header: nothing is opened, changed or timed."""
+
+    @timestamp_before_max_ms.default
+    def _before(self) -> int:
+        own = self.message_timestamp_before_max_ms
+        return own if own != LONG_MAX else self.message_timestamp_difference_max_ms
+
+    @timestamp_after_max_ms.default
+    def _after(self) -> int:
+        own = self.message_timestamp_after_max_ms
+        return own if own != LONG_MAX else self.message_timestamp_difference_max_ms
+
+    @takes_batches_as_sent.default
+    def _as_sent(self) -> bool:
+        return (
+            self.compression_type == "producer"
+            and self.message_timestamp_type == "CreateTime"
+            and self.record_validation == "header"
+            and "compact" not in self.cleanup_policy
+            and self.timestamp_before_max_ms == self.timestamp_after_max_ms == LONG_MAX
+        )
+
+    def value_of(self, key: str) -> Value:
+        """The value of a topic's key."""
+        value: Value = getattr(self, _TOPIC_NAMES[key])
+        return value
+
     def with_overrides(self, overrides: Mapping[str, str]) -> "LogConfig":
         """This configuration with a topic's keys applied.
 
@@ -429,23 +470,15 @@ class LogConfig:
         return self._with_values(values)
 
     def _with_values(self, values: dict[str, Any]) -> "LogConfig":
-        """Replace some values; the deprecated difference bound fills in for its successors."""
-        difference = values.get("message_timestamp_difference_max_ms", LONG_MAX)
-        if difference != LONG_MAX:
-            for bound in ("message_timestamp_before_max_ms", "message_timestamp_after_max_ms"):
-                if getattr(self, bound) == LONG_MAX:
-                    values.setdefault(bound, difference)
+        """Replace some values, and check them against each other."""
         config = attrs.evolve(self, **values)
         if config.min_compaction_lag_ms > config.max_compaction_lag_ms:
             raise ConfigError(
                 f"min.compaction.lag.ms={config.min_compaction_lag_ms} is not allowed: it must be "
                 f"at most max.compaction.lag.ms, which is {config.max_compaction_lag_ms}"
             )
-        if config.message_timestamp_type != "CreateTime":
-            raise ConfigError(
-                f"message.timestamp.type={config.message_timestamp_type} is not allowed: "
-                f"only CreateTime is available"
-            )
+        if config.compression_gzip_level == 0:
+            raise ConfigError("compression.gzip.level=0 is not allowed: it must be -1 or 1 to 9")
         if config.remote_storage_enable:
             raise ConfigError(
                 "remote.storage.enable=true is not allowed: tiered storage is not available"

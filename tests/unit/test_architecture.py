@@ -36,6 +36,7 @@ TABLE: dict[str, tuple[int, str]] = {
     "zkafka.replication.progress": (3, "P"),
     "zkafka.replication.truncation": (3, "P"),
     "zkafka.replication.session": (3, "P"),
+    "zkafka.replication.opening": (3, "P"),
     "zkafka.replication.validation": (3, "P"),
     "zkafka.controller": (3, "P"),
     "zkafka.controller.announcements": (3, "P"),

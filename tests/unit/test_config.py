@@ -6,6 +6,7 @@ import pytest
 from zkafka.config import (
     BROKER_SETTINGS,
     LOG_DEFAULT_SETTINGS,
+    LONG_MAX,
     TOPIC_SETTINGS,
     WITHOUT_EFFECT,
     BrokerConfig,
@@ -299,13 +300,29 @@ def test_other_times_have_units_too():
     assert both.log_defaults.flush_ms == 4
 
 
-def test_the_deprecated_time_difference_fills_in_for_both_bounds():
+def test_the_deprecated_time_difference_fills_in_for_a_bound_that_is_not_changed():
     both = parse(log_message_timestamp_difference_max_ms="7").log_defaults
-    assert (both.message_timestamp_before_max_ms, both.message_timestamp_after_max_ms) == (7, 7)
-    one = LogConfig().with_overrides(
-        {"message.timestamp.difference.max.ms": "7", "message.timestamp.after.max.ms": "1"}
+    assert (both.timestamp_before_max_ms, both.timestamp_after_max_ms) == (7, 7)
+    assert both.message_timestamp_before_max_ms == LONG_MAX, "told as it was set"
+    one = both.with_overrides(
+        {"message.timestamp.difference.max.ms": "9", "message.timestamp.after.max.ms": "1"}
     )
-    assert (one.message_timestamp_before_max_ms, one.message_timestamp_after_max_ms) == (7, 1)
+    assert (one.timestamp_before_max_ms, one.timestamp_after_max_ms) == (9, 1)
+
+
+def test_whether_batches_are_taken_as_they_are_is_worked_out_anew_for_each_change():
+    config = LogConfig()
+    for key, value in (
+        ("compression.type", "gzip"),
+        ("message.timestamp.type", "LogAppendTime"),
+        ("message.timestamp.before.max.ms", "5"),
+        ("message.timestamp.difference.max.ms", "5"),
+        ("zkafka.record.validation", "records"),
+        ("cleanup.policy", "compact,delete"),
+    ):
+        assert config.takes_batches_as_sent
+        assert not config.with_overrides({key: value}).takes_batches_as_sent, key
+    assert not parse(zkafka_log_record_validation="records").log_defaults.takes_batches_as_sent
 
 
 def test_the_file_the_environment_and_the_command_line_in_that_order():
@@ -358,7 +375,9 @@ def test_a_topic_overrides_what_it_names():
         ({"min.insync.replicas": "0"}, "min.insync.replicas='0'"),
         ({"min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4"}, "at most max.compaction"),
         ({"remote.storage.enable": "true"}, "tiered storage is not available"),
-        ({"message.timestamp.type": "LogAppendTime"}, "only CreateTime is available"),
+        ({"message.timestamp.type": "Mine"}, "one of CreateTime, LogAppendTime"),
+        ({"compression.gzip.level": "0"}, "-1 or 1 to 9"),
+        ({"zkafka.record.validation": "all"}, "one of header, records"),
     ],
 )
 def test_bad_overrides_are_refused(overrides, message):

@@ -165,6 +165,14 @@ class ProducerStates:
             )
         return None
 
+    def timestamp_at(self, producer_id: ProducerId, last_offset: Offset) -> int:
+        """The largest timestamp of the producer's known batch that ends there, -1 if none does."""
+        producer = self._producers.get(producer_id)
+        for written in producer.batches if producer is not None else ():
+            if written.last_offset == last_offset:
+                return written.timestamp
+        return -1
+
     def update(self, batch: ProducerBatch, base_offset: Offset) -> None:
         """Take note of a batch that was appended at `base_offset`, here or by another leader.
 

@@ -260,6 +260,10 @@ class Conversation:
 
     async def _produce(self, request: Request, answers: Parts) -> None:
         pending = self._dispatcher.begin(request, self.info)
+        if pending.unopened:
+            if answers:
+                await self._send(answers)
+            await pending.open()
         if not self._unanswered and pending.ready:
             self._add(await pending.finish(), answers)
             return

@@ -112,6 +112,16 @@ class Pending(Protocol):
         """Whether `finish` would answer without waiting. False is always safe."""
         ...
 
+    @property
+    def unopened(self) -> bool:
+        """Whether `open` must be called before anything else, and before another request is
+        begun. The request's bytes are still in use then."""
+        ...
+
+    async def open(self) -> None:
+        """Append what could not be appended at once. Waits for worker threads."""
+        ...
+
     async def finish(self) -> Answer:
         """Wait for the replicas, as the request's acks and timeout say, and answer."""
         ...
@@ -125,7 +135,8 @@ class Dispatcher(Protocol):
     """
 
     def begin(self, request: Request, connection: ConnectionInfo) -> Pending:
-        """Append a Produce, synchronously. The request's body is gone after the call."""
+        """Append a Produce, synchronously. The request's body is gone after the call, or after
+        `open` if that is due."""
         ...
 
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:

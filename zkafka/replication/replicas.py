@@ -60,10 +60,17 @@ from zkafka.offload import Offload
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.messages.leader_and_isr import LeaderAndIsrRequest
 from zkafka.protocol.messages.stop_replica import StopReplicaRequest, StopReplicaResponse
-from zkafka.protocol.records import Batch, parse_batches, verify_crc
+from zkafka.protocol.records import LOG_APPEND_TIME, Batch, parse_batches, verify_crc
 from zkafka.replication.control import ControlRequests, LeadershipChanges, ids
 from zkafka.replication.fetcher import Fetcher, Fetchers, FetchersStatistics
 from zkafka.replication.links import PeerLink
+from zkafka.replication.opening import (
+    is_small,
+    must_open,
+    opened,
+    with_append_time,
+    without_append_time,
+)
 from zkafka.replication.partition import (
     AdvanceHighWatermark,
     AdvanceLowWatermark,
@@ -101,6 +108,7 @@ ALL_IN_SYNC = -1
 """acks=-1: acknowledged when the whole in-sync set has it."""
 CONSUMER = -1
 """The replica id of those who are none."""
+NO_TIMESTAMP = -1
 LATEST = -1
 EARLIEST = -2
 MAX_TIMESTAMP = -3
@@ -108,6 +116,11 @@ EARLIEST_LOCAL = -4
 
 YIELD_EVERY = 100
 """Partitions looked at before other tasks get their turn."""
+
+
+OPENINGS = 2
+"""Batches opened in worker threads at a time: each may take two or three times
+`compression.OUTPUT_LIMIT`, and threads would share one interpreter's time anyway."""
 
 
 class Isolation(enum.IntEnum):
@@ -136,6 +149,17 @@ class AppendResult:
     replica: Replica = attrs.field(repr=False, eq=False)
     log_append_time_ms: int = -1
     """-1: the records keep their producers' times."""
+
+
+@attrs.frozen
+class Opening:
+    """A client's batch that must be opened in a worker thread before it can be appended; see
+    `Replicas.append_opened`. It points into the request's buffer."""
+
+    topic_partition: TopicPartition
+    batch: Batch
+    config: LogConfig
+    required_acks: int
 
 
 @attrs.define
@@ -264,6 +288,7 @@ class Replicas:
         self.failed_dirs: set[LogDirectory] = set()
         self._no_storage: trio.Event = trio.Event()
         self._totals = _Totals()
+        self._openings = trio.CapacityLimiter(OPENINGS)
         self._proposals = IsrProposals(
             broker_id=broker_id,
             broker_epoch=broker_epoch,
@@ -442,18 +467,42 @@ class Replicas:
 
     def append(
         self, tp: TopicPartition, records: memoryview, *, required_acks: int
-    ) -> AppendResult:
+    ) -> AppendResult | Opening:
         """Append what a client sent: exactly one batch, checked, stamped in place. Synchronous.
 
-        `records` is writable and may be reused when this returns. Errors: `ApiError`, with nothing
+        `records` is writable and may be reused when this returns, unless it is an `Opening`: then
+        nothing is appended yet, and `append_opened` comes next. Errors: `ApiError`, with nothing
         written; acks=-1 is refused with NOT_ENOUGH_REPLICAS below min.insync.replicas.
         """
         replica = self._leading(tp)
         if required_acks == ALL_IN_SYNC and not replica.machine.has_enough_in_sync:
             raise self._not_enough(replica)
         wall_ms = self._clock.wall_ms()
-        batch = client_batch(records, replica.log.config, wall_ms)
+        config = replica.log.config
+        batch = client_batch(records, config)
+        if not config.takes_batches_as_sent or batch.attributes & LOG_APPEND_TIME:
+            if must_open(batch, config, wall_ms):
+                if not is_small(batch):
+                    return Opening(tp, batch, config, required_acks)
+                batch = opened(batch, config, wall_ms)
+            elif batch.is_log_append_time:
+                batch = without_append_time(batch)
         return self._append(replica, batch, wall_ms)
+
+    async def append_opened(self, opening: Opening) -> AppendResult:
+        """Open the batch in a worker thread, then append it, as `append` would. Errors: as there.
+
+        Waits: for the thread, and for the few others that are at it, since each may unpack 64 MiB.
+        A cancellation takes effect when the thread is done with the buffer.
+        """
+        async with self._openings:
+            batch = await self._offload.run(
+                opened, opening.batch, opening.config, self._clock.wall_ms()
+            )
+        replica = self._leading(opening.topic_partition)
+        if opening.required_acks == ALL_IN_SYNC and not replica.machine.has_enough_in_sync:
+            raise self._not_enough(replica)
+        return self._append(replica, batch, self._clock.wall_ms())
 
     def append_as_coordinator(self, tp: TopicPartition, batch: bytearray) -> AppendResult:
         """Append a batch of our own making, as with acks=-1. Errors: `ApiError`."""
@@ -469,12 +518,19 @@ class Replicas:
         log = replica.log
         machine = replica.machine
         leader_epoch = machine.leader_epoch
+        append_time_ms = NO_TIMESTAMP
+        if log.config.message_timestamp_type == "LogAppendTime":
+            batch = with_append_time(batch, wall_ms)
+            append_time_ms = wall_ms
         try:
             appended = log.append_as_leader(batch, leader_epoch, wall_ms)
         except StorageError as error:
             self.storage_failed(error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
-        if not appended.duplicate:
+        if appended.duplicate:
+            if append_time_ms != NO_TIMESTAMP:
+                append_time_ms = log.producers.timestamp_at(batch.producer_id, appended.last_offset)
+        else:
             end = log.log_end_offset
             effects = machine.step(LogAppended(end, self.alive), self._clock.monotonic_ms())
             if effects:
@@ -491,6 +547,7 @@ class Replicas:
             log.log_start_offset,
             appended.duplicate,
             replica,
+            append_time_ms,
         )
 
     def replication_verdict(self, result: AppendResult) -> ErrorCode | None:

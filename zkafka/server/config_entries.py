@@ -24,6 +24,7 @@ from zkafka.config import (
     Kind,
     LogConfig,
     Setting,
+    Value,
     is_dynamic,
     is_family_without_effect,
     text_of,
@@ -126,7 +127,7 @@ def describe_topic(
         synonyms = [Synonym(key, overrides[key], Source.TOPIC)] if key in overrides else []
         for twin, _ in declared.synonyms:
             synonyms.extend(broker.synonyms(twin))
-        value = _shown(getattr(effective, key.replace(".", "_")), declared)
+        value = _shown(effective.value_of(key), declared)
         entries.append(
             Entry(
                 key=key,
@@ -142,10 +143,9 @@ def describe_topic(
     return entries
 
 
-def _shown(value: object, declared: Setting) -> str | None:
+def _shown(value: Value, declared: Setting) -> str | None:
     if value is None and declared.negative_is_none:
         return "-1"
-    assert value is None or isinstance(value, bool | int | float | str | tuple)
     return text_of(value)
 
 

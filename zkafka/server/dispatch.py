@@ -71,7 +71,8 @@ class Dispatcher:
         refuse = _Containment(api, message, context)
         with refuse:
             pending = produce.begin(message, context)
-        request.release()
+        if pending is None or not pending.openings:
+            request.release()
         return PendingAnswer(pending, refuse.response, message.acks, context, counters, started)
 
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:
@@ -124,7 +125,7 @@ class Dispatcher:
 class PendingAnswer:
     """A Produce that was appended, or refused as a whole; see `protocol.connection.Pending`."""
 
-    __slots__ = ("_acks", "_context", "_counters", "_pending", "_refusal", "_started")
+    __slots__ = ("_acks", "_context", "_counters", "_pending", "_refusal", "_started", "unopened")
 
     def __init__(
         self,
@@ -142,6 +143,18 @@ class PendingAnswer:
         self._context = context
         self._counters = counters
         self._started = started
+        self.unopened = pending is not None and bool(pending.openings)
+
+    async def open(self) -> None:
+        """Append what had to be opened first; see `produce.PendingProduce.open`."""
+        pending = self._pending
+        assert pending is not None
+        self.unopened = False
+        refuse = _Containment(APIS[ApiKey.PRODUCE], pending, self._context)
+        with refuse:
+            await pending.open()
+        if refuse.response is not None:
+            self._pending, self._refusal = None, refuse.response
 
     @property
     def ready(self) -> bool:

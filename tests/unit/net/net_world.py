@@ -46,8 +46,10 @@ class Slice:
 class Pending:
     """A Produce that answers when told."""
 
-    def __init__(self, answer, ready):
+    def __init__(self, answer, ready, gate=None):
         self._answer = answer
+        self._gate = gate
+        self.unopened = gate is not None
         self._done = trio.Event()
         if ready:
             self._done.set()
@@ -59,7 +61,12 @@ class Pending:
     def answer_now(self):
         self._done.set()
 
+    async def open(self):
+        await self._gate.wait()
+        self.unopened = False
+
     async def finish(self):
+        assert not self.unopened
         await self._done.wait()
         return self._answer
 
@@ -80,7 +87,7 @@ class ScriptedDispatcher:
         self.errors = {}
         """Correlation id -> what to raise."""
         self.gates = {}
-        """Correlation id -> an Event that `handle` waits for."""
+        """Correlation id -> an Event that `handle` waits for, or the opening of a Produce."""
         self.connections = []
 
     def begin(self, request, connection):
@@ -93,7 +100,9 @@ class ScriptedDispatcher:
         self.bodies.append(request.body)
         response = encode_response(ProduceResponse(), header.api_version, header.correlation_id)
         answer = self.answers.get(header.correlation_id, response)
-        pending = self.pending[header.correlation_id] = Pending(answer, self.produce_ready)
+        pending = self.pending[header.correlation_id] = Pending(
+            answer, self.produce_ready, self.gates.get(header.correlation_id)
+        )
         return pending
 
     async def handle(self, request, connection):

@@ -128,6 +128,34 @@ async def test_a_ready_produce_behind_a_waiting_one_is_not_answered_first(world)
     assert await receive_ids(world.client, 2) == [1, 2]
 
 
+async def test_no_request_begins_while_a_produce_is_opened_and_what_is_ready_leaves(world):
+    gate = world.dispatcher.gates[3] = trio.Event()
+    await world.send(heartbeat(1), produce(2), produce(3), produce(4), heartbeat(5))
+    assert await receive_ids(world.client, 2) == [1, 2]
+    assert world.dispatcher.began == [2, 3]
+    gate.set()
+    assert await receive_ids(world.client, 3) == [3, 4, 5]
+
+
+async def test_produces_that_wait_are_answered_while_another_is_opened(world):
+    world.dispatcher.produce_ready = False
+    gate = world.dispatcher.gates[2] = trio.Event()
+    await world.send(produce(1), produce(2))
+    world.dispatcher.pending[1].answer_now()
+    assert await receive_ids(world.client, 1) == [1]
+    gate.set()
+    await settle()
+    world.dispatcher.pending[2].answer_now()
+    assert await receive_ids(world.client, 1) == [2]
+
+
+async def test_a_connection_may_be_dropped_while_a_produce_is_opened(world):
+    world.dispatcher.gates[1] = trio.Event()
+    await world.send(produce(1))
+    world.conversation.drop("enough")
+    await world.ended()
+
+
 async def test_acks_0_has_no_answer_and_holds_nobody_up(world):
     world.dispatcher.answers[1] = None
     await world.send(produce(1), produce(2))

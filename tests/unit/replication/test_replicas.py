@@ -11,15 +11,16 @@ from replication_world import TP, World, records, topic_id
 
 from zkafka.errors import ApiError, ErrorCode, StorageError
 from zkafka.model import TopicPartition
+from zkafka.protocol.compression import Codec
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.messages.leader_and_isr import (
     LeaderAndIsrPartitionState,
     LeaderAndIsrRequest,
     LeaderAndIsrTopicState,
 )
-from zkafka.protocol.records import Record, build_batch, parse_batches, stamp
+from zkafka.protocol.records import Record, build_batch, parse_batches, stamp, verify_crc
 from zkafka.replication.partition import Role
-from zkafka.replication.replicas import PartitionFetch
+from zkafka.replication.replicas import Opening, PartitionFetch
 
 NONE = ErrorCode.NONE
 OTHER = TopicPartition("orders", 1)
@@ -482,3 +483,98 @@ async def test_a_wake_reaches_only_those_who_wait_for_this(world, autojump_clock
         )
         assert sorted(judged[1:]) == ["fetch", "produce"]
         nursery.cancel_scope.cancel()
+
+
+# What producers send
+
+
+def configured(broker, **settings):
+    broker.replicas.reconfigure("orders", attrs.evolve(broker.log().config, **settings))
+
+
+def stored(broker):
+    """Every batch in the log."""
+    log = broker.log()
+    piece = log.read(0, 1 << 20, upper_bound=log.log_end_offset, at_least_one=True)
+    try:
+        return parse_batches(piece.read())
+    finally:
+        piece.release()
+
+
+async def test_the_leaders_time_is_stamped_and_answered_and_a_setting_of_now(world, autojump_clock):
+    await world.assign(1)
+    broker = world[1]
+    then_ms = broker.clock.wall_ms() - 5
+    assert broker.produce("a", timestamp=then_ms, acks=1).log_append_time_ms == -1
+    configured(broker, message_timestamp_type="LogAppendTime")
+    await trio.sleep(7)
+    now_ms = broker.clock.wall_ms()
+    how = {
+        "timestamp": then_ms,
+        "acks": 1,
+        "producer_id": 9,
+        "producer_epoch": 0,
+        "base_sequence": 0,
+    }
+    assert broker.produce("b", "c", **how).log_append_time_ms == now_ms
+    await trio.sleep(3)
+    again = broker.produce("b", "c", **how)
+    assert (again.duplicate, again.log_append_time_ms) == (True, now_ms), "the time of then"
+    ours = memoryview(build_batch([Record(b"k", b"d", then_ms)]))
+    assert broker.replicas.append_as_coordinator(TP, bytearray(ours)).log_append_time_ms == (
+        now_ms + 3000
+    )
+    batches = stored(broker)
+    assert [b.is_log_append_time for b in batches] == [False, True, True]
+    assert [b.max_timestamp for b in batches] == [then_ms, now_ms, now_ms + 3000]
+    assert all(map(verify_crc, batches))
+
+
+async def test_a_small_batch_is_opened_at_once_and_a_large_one_in_a_thread(world):
+    await world.assign(1)
+    broker = world[1]
+    configured(broker, compression_type="zstd")
+    used = broker.offload.count
+    assert broker.produce("a", acks=1).base_offset == 0
+    opening = broker.produce(*range(100), acks=1)
+    assert isinstance(opening, Opening)
+    assert broker.log().log_end_offset == 1
+    result = await broker.replicas.append_opened(opening)
+    assert (result.base_offset, result.last_offset) == (1, 100)
+    assert broker.offload.count == used + 1
+    assert [b.codec for b in stored(broker)] == [Codec.ZSTD, Codec.ZSTD]
+    assert broker.everything() == ["a", *map(str, range(100))]
+    configured(broker, compression_type="producer")
+    broker.produce(*range(100), acks=1)
+    assert stored(broker)[-1].codec == Codec.NONE
+
+
+async def test_what_was_opened_is_appended_only_by_a_leader_with_enough_in_sync(world):
+    await world.assign(1)
+    broker = world[1]
+    configured(broker, compression_type="zstd")
+    patient, hasty = (broker.produce(*range(100), acks=acks) for acks in (-1, 1))
+    await world.assign(1, isr=[1])
+    configured(broker, min_insync_replicas=2)
+    with pytest.raises(ApiError) as refused:
+        await broker.replicas.append_opened(patient)
+    assert refused.value.code is ErrorCode.NOT_ENOUGH_REPLICAS
+    assert (await broker.replicas.append_opened(hasty)).base_offset == 0
+    assert broker.log().log_end_offset == 100
+    opening = broker.produce(*range(100), acks=1)
+    await world.assign(2)
+    with pytest.raises(ApiError) as refused:
+        await broker.replicas.append_opened(opening)
+    assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
+async def test_followers_take_what_the_leader_made_of_it(world, autojump_clock):
+    async with world.running():
+        await world.assign(1)
+        configured(world[1], compression_type="gzip", message_timestamp_type="LogAppendTime")
+        world[1].produce("a", "b", timestamp=5)
+        await trio.sleep(1)
+        (batch,) = stored(world[2])
+        assert (batch.codec, batch.is_log_append_time) == (Codec.GZIP, True)
+        assert bytes(batch.view) == bytes(stored(world[1])[0].view)

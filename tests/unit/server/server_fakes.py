@@ -8,6 +8,7 @@ import trio
 import trio.lowlevel
 
 from zkafka.clock import Clock
+from zkafka.config import LogConfig
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.model import EpochEndOffset, TopicPartition
 from zkafka.protocol.codec import RequestHeader
@@ -19,7 +20,7 @@ from zkafka.protocol.messages.update_metadata import (
     UpdateMetadataTopicState,
 )
 from zkafka.replication.purgatory import Purgatory
-from zkafka.replication.replicas import AppendResult, OffsetFound, PartitionRead
+from zkafka.replication.replicas import AppendResult, OffsetFound, Opening, PartitionRead
 from zkafka.server.context import Parts, RequestContext
 from zkafka.server.fetch_sessions import FetchSessions
 from zkafka.server.metadata import MetadataCache
@@ -81,6 +82,9 @@ class FakeReplicas:
         self.slices: list[FakeSlice] = []
         self.reads: list[tuple[TopicPartition, bool]] = []
         self.appended = []
+        self.opens: dict[TopicPartition, Exception | None] = {}
+        """Partitions whose batches must be opened first, and what comes of that."""
+        self.opened: list[TopicPartition] = []
         self.replicated = True
         self.crash: Exception | None = None
         self.controller_epoch = 1
@@ -103,6 +107,19 @@ class FakeReplicas:
             raise self.crash
         if tp in self.errors:
             raise ApiError(self.errors[tp], "because")
+        if tp in self.opens:
+            batch = SimpleNamespace(view=records, size=len(records))
+            return Opening(tp, batch, LogConfig(), required_acks)
+        return self._take(tp, records, required_acks)
+
+    async def append_opened(self, opening):
+        self.opened.append(opening.topic_partition)
+        outcome = self.opens[opening.topic_partition]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return self._take(opening.topic_partition, opening.batch.view, opening.required_acks)
+
+    def _take(self, tp, records, required_acks):
         log = self.logs.setdefault(tp, [])
         self.appended.append((tp, bytes(records), required_acks))
         self.put(tp, len(records))

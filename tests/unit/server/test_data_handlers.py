@@ -31,6 +31,7 @@ from zkafka.protocol.messages.produce import (
     TopicProduceData,
 )
 from zkafka.protocol.records import Record, build_batch
+from zkafka.replication.opening import RecordsRefused
 from zkafka.replication.replicas import HostedLog
 from zkafka.server.handlers import (
     delete_records,
@@ -92,6 +93,36 @@ async def test_a_refused_batch_is_answered_with_code_and_message(parts):
     partition = await outcome(parts)
     assert (partition.error_code, partition.base_offset) == (ErrorCode.CORRUPT_MESSAGE, -1)
     assert partition.error_message == "because"
+
+
+async def test_a_batch_that_must_be_opened_is_appended_by_open(parts):
+    parts.replicas.opens[TP] = None
+    pending = begin(parts)
+    assert pending.openings
+    assert parts.replicas.appended == []
+    await pending.open()
+    assert not pending.openings
+    assert parts.replicas.opened == [TP]
+    (partition,) = (await pending.finish()).responses[0].partition_responses
+    assert (partition.error_code, partition.base_offset) == (0, 1)
+    counts = parts.traffic.statistics()["t"]
+    assert (counts.messages_in, counts.failed_produce_requests) == (1, 0)
+
+
+async def test_records_at_fault_are_told_one_by_one(parts):
+    parts.replicas.opens[TP] = RecordsRefused(
+        ErrorCode.INVALID_TIMESTAMP, "some", [(1, "too old"), (4, "too young")]
+    )
+    pending = begin(parts)
+    await pending.open()
+    (partition,) = (await pending.finish()).responses[0].partition_responses
+    assert partition.error_code == ErrorCode.INVALID_TIMESTAMP
+    assert partition.error_message == "some"
+    assert [(e.batch_index, e.batch_index_error_message) for e in partition.record_errors] == [
+        (1, "too old"),
+        (4, "too young"),
+    ]
+    assert partition.base_offset == -1
 
 
 @pytest.mark.parametrize("acks", [2, -2, 100])

@@ -268,6 +268,29 @@ async def test_a_failure_while_waiting_is_told_as_well(dispatcher, parts, monkey
     assert response.responses[0].partition_responses[0].error_code == -1
 
 
+async def test_the_bytes_of_what_is_opened_stay_until_it_is(dispatcher, parts):
+    parts.replicas.opens[TopicPartition("t", 1)] = None
+    request = arrived(produce_request(1, 0, 1), 9)
+    pending = dispatcher.begin(request, FROM)
+    assert pending.unopened
+    assert len(request.body), "still lent"
+    assert [tp.partition for tp, _, _ in parts.replicas.appended] == [0]
+    await pending.open()
+    assert not pending.unopened
+    response = read(ProduceResponse, 9, await pending.finish())
+    assert [p.error_code for p in response.responses[0].partition_responses] == [0, 0]
+
+
+async def test_a_failure_while_opening_is_told_for_every_partition(dispatcher, parts):
+    parts.replicas.opens[TopicPartition("t", 1)] = KeyError("bug")
+    for acks in (1, -1):
+        pending = dispatcher.begin(arrived(produce_request(acks, 0, 1), 9), FROM)
+        await pending.open()
+        assert pending.ready
+        response = read(ProduceResponse, 9, await pending.finish())
+        assert [p.error_code for p in response.responses[0].partition_responses] == [-1, -1]
+
+
 async def test_a_broken_law_in_a_produce_is_not_contained(dispatcher, parts):
     parts.replicas.crash = AssertionError("law")
     with pytest.raises(AssertionError, match="law"):

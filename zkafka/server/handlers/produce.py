@@ -2,7 +2,9 @@
 
 `begin` appends every partition's batch, in the order of the request and before anything waits, so
 that the order in the log is the order of arrival; `finish` waits, with acks=-1, until the in-sync
-replicas have them. Each partition succeeds or fails for itself.
+replicas have them. Each partition succeeds or fails for itself. A batch that must be opened first,
+in a worker thread (`replication/opening.py`), is appended by `open`, which comes in between and
+before anything else of the connection is begun.
 
 acks=0 has no answer at all: if any partition failed, the connection is closed, so that the
 producer notices and asks for new metadata. acks=1 answers after the append. Any other value than
@@ -13,8 +15,7 @@ The internal topics may be written by nobody but a client that calls itself `__a
 
 Where we differ from Kafka: transactions are not supported yet. A transactional id, or a batch with
 the transactional bit, is refused with INVALID_TXN_STATE, fatal for a producer; it cannot get
-this far by itself, since no transaction coordinator is found for it. There are no quotas, and
-record errors (version 8) are not told one by one, since no record is opened.
+this far by itself, since no transaction coordinator is found for it. There are no quotas.
 
 Versions 0 to 2 are advertised and not served, see `protocol/apis.py`.
 
@@ -31,6 +32,7 @@ import attrs
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.model import INTERNAL_TOPICS, BrokerId, TopicPartition
 from zkafka.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceResponse,
@@ -38,7 +40,8 @@ from zkafka.protocol.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
-from zkafka.replication.replicas import AppendResult
+from zkafka.replication.opening import RecordsRefused
+from zkafka.replication.replicas import AppendResult, Opening
 from zkafka.server.context import RequestContext
 
 ALL_IN_SYNC = -1
@@ -58,22 +61,43 @@ class _Outcome(NamedTuple):
     result: AppendResult | None
     code: ErrorCode = ErrorCode.NONE
     message: str = ""
+    record_errors: Sequence[tuple[int, str]] = ()
+    """Index in the batch and fault, where single records were."""
 
 
 @attrs.define(kw_only=True)
 class PendingProduce:
-    """A produce whose batches are in the log, or were refused; nothing of the request's bytes is
-    kept."""
+    """A produce whose batches are in the log, or were refused. Nothing of the request's bytes is
+    kept, but for those of `openings`: (place among the outcomes, what to open), until `open`."""
 
     acks: int
     context: RequestContext
     deadline_ms: int
-    outcomes: Sequence[_Outcome]
+    outcomes: list[_Outcome]
+    openings: Sequence[tuple[int, Opening]] = ()
+
+    async def open(self) -> None:
+        """Append what had to be opened first; before anything else is asked of this.
+
+        Waits: for worker threads.
+        """
+        openings, self.openings = self.openings, ()
+        replicas, traffic = self.context.parts.replicas, self.context.parts.traffic
+        for place, opening in openings:
+            tp, size = opening.topic_partition, opening.batch.size
+            try:
+                result = await replicas.append_opened(opening)
+            except ApiError as error:
+                self.outcomes[place] = _refused(tp, error)
+                traffic.produce_failed(tp.topic, size=size)
+            else:
+                self.outcomes[place] = _Outcome(tp, result)
+                traffic.produced(tp.topic, messages=_messages(result), size=size)
 
     @property
     def failure(self) -> str:
         """What went wrong first, for the log; empty if nothing did."""
-        for tp, _, code, message in self.outcomes:
+        for tp, _, code, message, _ in self.outcomes:
             if code is not ErrorCode.NONE:
                 return f"{code.name}, {tp} {message}".rstrip()
         return ""
@@ -114,6 +138,7 @@ def begin(request: ProduceRequest, context: RequestContext) -> PendingProduce:
     """Append what can be appended. Synchronous: nothing else runs in between."""
     parts = context.parts
     outcomes: list[_Outcome] = []
+    openings: list[tuple[int, Opening]] = []
     for topic in request.topic_data:
         for data in topic.partition_data:
             tp = TopicPartition(topic.name, data.index)
@@ -124,16 +149,32 @@ def begin(request: ProduceRequest, context: RequestContext) -> PendingProduce:
                 checked = _checked(request, tp, records, context)
                 result = parts.replicas.append(tp, checked, required_acks=request.acks)
             except ApiError as error:
-                outcomes.append(_Outcome(tp, None, error.code, error.message))
+                outcomes.append(_refused(tp, error))
                 parts.traffic.produce_failed(topic.name, size=size)
             else:
+                if isinstance(result, Opening):
+                    openings.append((len(outcomes), result))
+                    outcomes.append(_Outcome(tp, None, ErrorCode.UNKNOWN_SERVER_ERROR))
+                    continue
                 outcomes.append(_Outcome(tp, result))
-                messages = 0 if result.duplicate else result.last_offset - result.base_offset + 1
-                parts.traffic.produced(topic.name, messages=messages, size=size)
+                parts.traffic.produced(topic.name, messages=_messages(result), size=size)
     deadline_ms = parts.clock.monotonic_ms() + request.timeout_ms
     return PendingProduce(
-        acks=request.acks, context=context, deadline_ms=deadline_ms, outcomes=outcomes
+        acks=request.acks,
+        context=context,
+        deadline_ms=deadline_ms,
+        outcomes=outcomes,
+        openings=openings,
     )
+
+
+def _messages(result: AppendResult) -> int:
+    return 0 if result.duplicate else result.last_offset - result.base_offset + 1
+
+
+def _refused(tp: TopicPartition, error: ApiError) -> _Outcome:
+    record_errors = error.record_errors if isinstance(error, RecordsRefused) else ()
+    return _Outcome(tp, None, error.code, error.message, record_errors)
 
 
 def _checked(
@@ -163,7 +204,7 @@ def _response(outcomes: Sequence[_Outcome], context: RequestContext) -> ProduceR
     image = context.parts.metadata.image
     topics: dict[str, list[PartitionProduceResponse]] = {}
     hinted: set[BrokerId] = set()
-    for tp, result, code, message in outcomes:
+    for tp, result, code, message, record_errors in outcomes:
         partitions = topics.setdefault(tp.topic, [])
         if code is ErrorCode.NONE:
             assert result is not None
@@ -187,6 +228,10 @@ def _response(outcomes: Sequence[_Outcome], context: RequestContext) -> ProduceR
                 index=tp.partition,
                 error_code=code,
                 base_offset=-1,
+                record_errors=[
+                    BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=fault)
+                    for index, fault in record_errors
+                ],
                 error_message=message or None,
                 current_leader=leader,
             )
