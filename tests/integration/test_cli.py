@@ -30,6 +30,7 @@ class Commands:
     """`zkafka ...` with a cluster in the environment, as an operator would set it."""
 
     def __init__(self, cluster: BlockingCluster) -> None:
+        self.cluster = cluster
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap,
             "ZOOKEEPER_CONNECT": cluster.cluster.zookeeper_connect,
@@ -52,6 +53,12 @@ class Commands:
         """What it tells a program line by line."""
         return [json.loads(line) for line in self.says(*arguments, "--json").splitlines()]
 
+    def creates(self, topic: str, *options: str) -> None:
+        """Create a topic, and wait until every broker knows it: the command asks the controller,
+        and the next one may ask another broker."""
+        assert self.says("topics", "create", topic, *options) == f"created {topic}\n"
+        self.cluster.wait_until_whole(topics=[topic])
+
     def refuses(self, *arguments: str, stdin: str | None = None) -> str:
         """The one sentence of a command that must fail."""
         done = self.run(*arguments, stdin=stdin)
@@ -71,7 +78,7 @@ def zkafka(three_brokers: BlockingCluster) -> Commands:
 def topic(zkafka: Commands) -> str:
     """A topic of three partitions with ten records, of which the keys say the value."""
     name = f"cli-{uuid.uuid4().hex[:8]}"
-    zkafka.says("topics", "create", name, "-p", "3", "-r", "3")
+    zkafka.creates(name, "-p", "3", "-r", "3")
     lines = "".join(f"k{n}:v{n}\n" for n in range(10))
     told = zkafka.json("produce", name, "-k", ":", stdin=lines)
     assert told == {"acknowledged": 10, "failed": 0, "unanswered": 0, "errors": []}
@@ -79,8 +86,8 @@ def topic(zkafka: Commands) -> str:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Deletions reach every broker a little after the one that was asked."""
-    deadline = time.monotonic() + 15
+    """Growth and deletions reach every broker a little after the one that was asked."""
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -91,10 +98,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def test_a_topic_from_creation_to_deletion(zkafka: Commands) -> None:
     name = f"cli-{uuid.uuid4().hex[:8]}"
-    assert (
-        zkafka.says("topics", "create", name, "-p", "2", "-r", "3", "-c", "retention.ms=60000")
-        == f"created {name}\n"
-    )
+    zkafka.creates(name, "-p", "2", "-r", "3", "-c", "retention.ms=60000")
     described = zkafka.json("topics", "describe", name)
     assert described["topic"] == name
     assert described["settings"] == {"retention.ms": "60000"}
@@ -108,14 +112,14 @@ def test_a_topic_from_creation_to_deletion(zkafka: Commands) -> None:
     assert described["topic_id"] in shown
     assert "retention.ms = 60000" in shown
 
-    [row] = [row for row in zkafka.json("topics", "list") if row["topic"] == name]
-    assert row == {
+    grown = {
         "topic": name,
         "partitions": 4,
         "replicas": 3,
         "under_replicated": 0,
         "offline": 0,
     }
+    eventually(lambda: grown in zkafka.json("topics", "list"))
     assert name in zkafka.says("topics", "list")
 
     assert zkafka.says("topics", "delete", name) == f"deleted {name}\n"
@@ -128,11 +132,13 @@ def test_internal_topics_are_shown_when_asked_for(zkafka: Commands, topic: str) 
     def names(*options: str) -> list[str]:
         return [row["topic"] for row in zkafka.json("topics", "list", *options)]
 
+    zkafka.cluster.wait_until_whole(topics=["__consumer_offsets"])
     assert "__consumer_offsets" not in names()
     assert "__consumer_offsets" in names("--internal")
 
 
 def test_the_cluster_is_described(zkafka: Commands, topic: str) -> None:
+    zkafka.cluster.wait_until_whole()
     described = zkafka.json("cluster", "describe")
 
     assert [broker["broker"] for broker in described["brokers"]] == [1, 2, 3]
@@ -222,7 +228,7 @@ def test_a_group_with_members_is_shown_and_left_alone(zkafka: Commands, topic: s
     )
     try:
         consumer.subscribe([topic])
-        assert len(consumer.consume(10, timeout=20)) == 10
+        assert len(consumer.consume(10, timeout=60)) == 10
         consumer.commit(asynchronous=False)
 
         described = zkafka.json("groups", "describe", group)
@@ -268,7 +274,7 @@ def test_znodes_are_decoded(zkafka: Commands, topic: str) -> None:
 
 def test_many_siblings_are_folded_unless_asked_for(zkafka: Commands) -> None:
     name = f"cli-{uuid.uuid4().hex[:8]}"
-    zkafka.says("topics", "create", name, "-p", "20", "-r", "1")
+    zkafka.creates(name, "-p", "20", "-r", "1")
     partitions = f"/brokers/topics/{name}/partitions"
 
     above = zkafka.says("znodes", f"/brokers/topics/{name}")
@@ -341,7 +347,7 @@ def test_a_process_keeps_its_streams_and_codes_apart(zkafka: Commands, topic: st
             capture_output=True,
             text=True,
             env={**os.environ, **zkafka.environment},
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
@@ -362,7 +368,7 @@ def test_completion_scripts(shell: str) -> None:
     assert script.exit_code == 0
     assert f"_ZKAFKA_COMPLETE={shell}_complete" in script.stdout
     if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script.stdout, text=True, check=True, timeout=10)
+        subprocess.run(["bash", "-n"], input=script.stdout, text=True, check=True, timeout=60)
 
     offered = subprocess.run(
         [sys.executable, "-m", "zkafka.cli.main"],
@@ -374,7 +380,7 @@ def test_completion_scripts(shell: str) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert "delete" in offered.stdout

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from zkafka.testing.cluster import Cluster, ClusterBroker, ClusterError
+from zkafka.testing.cluster import START_SECONDS, Cluster, ClusterBroker, ClusterError
 from zkafka.testing.history import ReplicaContents
 from zkafka.testing.inquiry import NoAnswer
 from zkafka.testing.processes import ProcessFailed
@@ -202,7 +202,7 @@ class BlockingCluster:
         )
 
     def wait_until_whole(
-        self, *, topics: Sequence[str] | None = None, timeout: float = 30.0
+        self, *, topics: Sequence[str] | None = None, timeout: float = START_SECONDS
     ) -> None:
         """`Cluster.wait_until_whole`."""
         self._call(self.cluster.wait_until_whole, topics=topics, timeout=timeout)
