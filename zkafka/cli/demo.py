@@ -187,9 +187,10 @@ def _leader(admin: AdminClient, topic: str) -> int:
     deadline = time.monotonic() + client.TIMEOUT_S
     while time.monotonic() < deadline:
         metadata = client.call("metadata", lambda: admin.list_topics(topic, timeout=10))
-        leader = int(metadata.topics[topic].partitions[0].leader)
-        if leader >= 0:
-            return leader
+        # The broker that was asked may not know of the topic yet.
+        partition = metadata.topics[topic].partitions.get(0)
+        if partition is not None and partition.leader >= 0:
+            return int(partition.leader)
         time.sleep(0.05)  # between two leaders; metadata is asked for, nobody tells
     fail(f"{topic} has no leader")
 
