@@ -31,7 +31,7 @@ def run_journey(
         [*command, cluster.bootstrap, topic],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=900,
         env={**os.environ, **(environment or {})},
         check=False,
     )
@@ -77,7 +77,7 @@ def test_kafkajs(three_brokers: BlockingCluster) -> None:
         shutil.copy(CLIENTS / "kafkajs" / name, home)
     if not (home / "node_modules" / "kafkajs").exists():
         install = [npm, "ci", "--no-audit", "--no-fund", "--silent"]
-        subprocess.run(install, cwd=home, check=True, timeout=300)
+        subprocess.run(install, cwd=home, check=True, timeout=900)
     run_journey(three_brokers, "journey-kafkajs", ["node", str(home / "journey.js")])
 
 
@@ -90,7 +90,7 @@ def test_franz_go(three_brokers: BlockingCluster) -> None:
         cwd=CLIENTS / "franz-go",
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     if "invalid go version" in built.stderr or "requires go >=" in built.stderr:

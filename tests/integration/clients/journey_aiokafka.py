@@ -10,10 +10,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 bootstrap, topic = sys.argv[1:]
 PER_CODEC, LATER = 20, 10
+PATIENCE_S = 120
 
 
 async def until(holds, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
             sys.exit(f"timed out: {what}")
@@ -55,6 +56,7 @@ class Member:
             enable_auto_commit=False,
             session_timeout_ms=10000,
             heartbeat_interval_ms=300,
+            metadata_max_age_ms=1000,  # the broker asked may hear of the topic a moment later
         )
         await self.consumer.start()
         self.task = asyncio.create_task(self.read())
@@ -64,10 +66,13 @@ class Member:
         async for record in self.consumer:
             self.sink.append(record.value.decode())
 
-    async def leave(self):
+    async def commit(self):
+        """Read no more, and commit: before anybody leaves, since then the others join anew."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         await self.consumer.commit()
+
+    async def leave(self):
         await self.consumer.stop()
 
 
@@ -88,6 +93,8 @@ async def main():
         await produce(codec or "none", PER_CODEC, codec)
     await until(lambda: len(set(seen)) == 5 * PER_CODEC, "everything is consumed")
     shares = [len(first.held), len(second.held)]
+    await first.commit()
+    await second.commit()
     await first.leave()
     await second.leave()
 
@@ -98,6 +105,7 @@ async def main():
     resumed = []
     third = await Member(resumed).join()
     await until(lambda: len(resumed) >= LATER, "the group resumes")
+    await third.commit()
     await third.leave()
 
     reader = AIOKafkaConsumer(bootstrap_servers=bootstrap)
@@ -111,7 +119,7 @@ async def main():
         else:
             reader.seek(partition, found[partition].offset)
     by_time = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(by_time) < LATER and time.monotonic() < deadline:
         for records in (await reader.getmany(timeout_ms=500)).values():
             by_time.extend(record.value.decode() for record in records)

@@ -10,10 +10,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 bootstrap, topic = sys.argv[1:]
 PER_CODEC, LATER = 20, 10
+PATIENCE_S = 120
 
 
 def until(holds, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
             sys.exit(f"timed out: {what}")
@@ -37,7 +38,7 @@ def produce(prefix, count, codec="none"):
             f"k{i}",
             on_delivery=lambda error, _: failures.append(error) if error else None,
         )
-    left = producer.flush(30)
+    left = producer.flush(PATIENCE_S)
     if left or failures:
         sys.exit(f"produce {prefix}: {left} left, {failures}")
 
@@ -47,7 +48,8 @@ class Member(threading.Thread):
 
     def __init__(self, sink, assignor="range"):
         super().__init__()
-        self.sink, self.held, self.leaving = sink, set(), threading.Event()
+        self.sink, self.held = sink, set()
+        self.enough, self.committed, self.leaving = (threading.Event() for _ in range(3))
         self.consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -56,6 +58,8 @@ class Member(threading.Thread):
                 "enable.auto.commit": False,
                 "session.timeout.ms": 10000,
                 "heartbeat.interval.ms": 300,
+                # The broker asked may hear of the topic a moment later.
+                "topic.metadata.refresh.interval.ms": 1000,
                 "partition.assignment.strategy": assignor,
             }
         )
@@ -69,7 +73,7 @@ class Member(threading.Thread):
         self.held -= {p.partition for p in partitions}
 
     def run(self):
-        while not self.leaving.is_set():
+        while not self.enough.is_set():
             message = self.consumer.poll(0.1)
             if message is not None and message.error() is None:
                 self.sink.append(message.value().decode())
@@ -79,7 +83,15 @@ class Member(threading.Thread):
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._NO_OFFSET:  # it read nothing of its own
                     raise
+        self.committed.set()
+        self.leaving.wait()
         self.consumer.close()
+
+    def commit(self):
+        """Read no more, and commit: before anybody leaves, since then the others join anew."""
+        self.enough.set()
+        while not self.committed.wait(0.1):
+            assert self.is_alive(), "it could not commit"
 
     def leave(self):
         self.leaving.set()
@@ -88,8 +100,8 @@ class Member(threading.Thread):
 
 def main():
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(topic, 3, 3)])[topic].result(30)
-    until(lambda: topic in admin.list_topics(timeout=10).topics, "it is among all topics")
+    admin.create_topics([NewTopic(topic, 3, 3)])[topic].result(PATIENCE_S)
+    until(lambda: topic in admin.list_topics(timeout=60).topics, "it is among all topics")
 
     seen = []
     first = Member(seen, "cooperative-sticky")
@@ -103,6 +115,8 @@ def main():
         produce(codec, PER_CODEC, codec)
     until(lambda: len(set(seen)) == 5 * PER_CODEC, "everything is consumed")
     shares = [len(first.held), len(second.held)]
+    first.commit()
+    second.commit()
     first.leave()
     second.leave()
 
@@ -113,13 +127,14 @@ def main():
     resumed = []
     third = Member(resumed, "cooperative-sticky")
     until(lambda: len(resumed) >= LATER, "the group resumes")
+    third.commit()
     third.leave()
 
     reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused"})
-    starts = reader.offsets_for_times([TopicPartition(topic, p, between) for p in range(3)], 10)
+    starts = reader.offsets_for_times([TopicPartition(topic, p, between) for p in range(3)], 60)
     reader.assign(starts)
     by_time = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(by_time) < LATER and time.monotonic() < deadline:
         message = reader.poll(0.5)
         if message is not None and message.error() is None:

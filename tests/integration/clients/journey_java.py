@@ -19,6 +19,7 @@ GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 PRODUCER = "kafka.tools.ConsoleProducer"
 CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 PER_CODEC, LATER = 20, 10
+PATIENCE_S = 240
 
 
 def tool(name, *arguments, stdin=""):
@@ -27,7 +28,7 @@ def tool(name, *arguments, stdin=""):
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     if done.returncode:
         sys.exit(f"{name} {arguments}: {done.stdout[-1500:]} {done.stderr[-1500:]}")
@@ -35,7 +36,7 @@ def tool(name, *arguments, stdin=""):
 
 
 def until(holds, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
             sys.exit(f"timed out: {what}")
@@ -70,7 +71,7 @@ class Member:
 
     def leave(self):
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
         self.thread.join()
 
 

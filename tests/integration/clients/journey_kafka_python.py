@@ -12,10 +12,11 @@ from kafka.errors import RebalanceInProgressError
 bootstrap, topic = sys.argv[1:]
 servers = bootstrap.split(",")
 PER_CODEC, LATER = 20, 10
+PATIENCE_S = 120
 
 
 def until(holds, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
             sys.exit(f"timed out: {what}")
@@ -28,7 +29,7 @@ def produce(prefix, count, codec=None):
     )
     sent = [producer.send(topic, f"{prefix}-{i}".encode(), f"k{i}".encode()) for i in range(count)]
     for future in sent:
-        future.get(30)
+        future.get(PATIENCE_S)
     producer.close()
 
 
@@ -49,6 +50,7 @@ class Member(threading.Thread):
             enable_auto_commit=False,
             session_timeout_ms=10000,
             heartbeat_interval_ms=300,
+            metadata_max_age_ms=1000,  # the broker asked may hear of the topic a moment later
         )
         while not self.leaving.is_set():
             for records in consumer.poll(timeout_ms=100).values():
@@ -104,7 +106,7 @@ def main():
         else:
             reader.seek(partition, found.offset)
     by_time = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(by_time) < LATER and time.monotonic() < deadline:
         for records in reader.poll(timeout_ms=500).values():
             by_time.extend(record.value.decode() for record in records)

@@ -10,10 +10,11 @@ import time
 
 bootstrap, topic = sys.argv[1:]
 PER_CODEC, LATER = 20, 10
+PATIENCE_S = 120
 
 
 def until(holds, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
             sys.exit(f"timed out: {what}")
@@ -27,7 +28,7 @@ def produce(prefix, count, codec="none"):
         + ["-X", "enable.idempotence=true"],
         input=lines.encode(),
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
 
@@ -39,6 +40,8 @@ class Member:
         self.process = subprocess.Popen(
             ["kcat", "-b", bootstrap, "-G", "g-" + topic, "-u", "-f", "%s\n"]
             + ["-X", "auto.offset.reset=earliest", "-X", "heartbeat.interval.ms=300"]
+            # The broker asked may hear of the topic a moment later.
+            + ["-X", "topic.metadata.refresh.interval.ms=1000"]
             + ["-X", "session.timeout.ms=10000", topic],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,15 +67,18 @@ class Member:
                 self.held = 0
 
     def leave(self):
+        """It commits what it has read, and leaves."""
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
         for thread in self.threads:
             thread.join()
 
 
 def main():
     create = [sys.executable, "-m", "zkafka.cli.main", "topics", "create", "-b", bootstrap, topic]
-    subprocess.run([*create, "-p", "3", "-r", "3"], check=True, timeout=30, capture_output=True)
+    subprocess.run(
+        [*create, "-p", "3", "-r", "3"], check=True, timeout=PATIENCE_S, capture_output=True
+    )
 
     seen = []
     first = Member(seen)
@@ -103,7 +109,7 @@ def main():
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     ).stdout.split()
     counts = collections.Counter(seen)
     assert counts, "nothing was seen"

@@ -117,7 +117,7 @@ func produce(ctx context.Context, seeds []string, topic, prefix string, count in
 }
 
 func main() {
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Second)
 	defer cancel()
 	j := &journey{seeds: strings.Split(os.Args[1], ","), topic: os.Args[2]}
 
@@ -149,6 +149,8 @@ func main() {
 	shares := []int{first.share(), second.share()}
 	for _, m := range []*member{first, second} {
 		check(m.client.CommitUncommittedOffsets(ctx), "commit")
+	}
+	for _, m := range []*member{first, second} { // whoever leaves has the others join anew
 		m.client.LeaveGroup()
 		m.client.Close()
 	}

@@ -29,7 +29,7 @@ function until(condition, what) {
     const started = Date.now()
     const timer = setInterval(() => {
       if (condition()) { clearInterval(timer); resolve() }
-      if (Date.now() - started > 60000) { clearInterval(timer); reject(new Error('timed out: ' + what)) }
+      if (Date.now() - started > 180000) { clearInterval(timer); reject(new Error('timed out: ' + what)) }
     }, 20)
   })
 }
