@@ -14,7 +14,7 @@ what the rest of the broker calls: append, read, look up. `control.py` obeys the
 as `roles.py` finds it to be news. `fetcher.py` is one task per leader followed, speaking in the
 sessions of `session.py`; `proposals.py` takes changes of the in-sync set to the controller
 (KIP-497); `upkeep.py` flushes, retains and checkpoints. `validation.py` is what a client's batch
-must satisfy, `opening.py` what happens to those whose records must be looked at. Those who must wait
+must satisfy, `opening.py` what happens to one whose records must be looked at. Those who must wait
 sleep in `purgatory.py`.
 
 Roles are assigned by the controller (LeaderAndIsr, StopReplica) and by nobody else. Every role has
