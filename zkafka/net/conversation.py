@@ -33,6 +33,7 @@ from zkafka.protocol.apis import ApiKey
 from zkafka.protocol.codec import Parts
 from zkafka.protocol.connection import (
     Answer,
+    Answered,
     Budget,
     CloseConnection,
     Connection,
@@ -260,6 +261,12 @@ class Conversation:
 
     async def _produce(self, request: Request, answers: Parts) -> None:
         pending = self._dispatcher.begin(request, self.info)
+        if isinstance(pending, bytes):
+            if not self._unanswered:
+                self._traffic.answers += 1
+                answers.append(pending)
+                return
+            pending = Answered(pending)
         if pending.unopened:
             if answers:
                 await self._send(answers)

@@ -127,6 +127,23 @@ class Pending(Protocol):
         ...
 
 
+class Answered:
+    """A Produce whose answer is there, as a `Pending`."""
+
+    ready = True
+    unopened = False
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    async def open(self) -> None:
+        """Never due."""
+
+    async def finish(self) -> Answer:
+        """The answer."""
+        return [self._answer]
+
+
 class Dispatcher(Protocol):
     """What answers requests; each connection calls it in the order of arrival.
 
@@ -134,9 +151,9 @@ class Dispatcher(Protocol):
     else is the dispatcher's to turn into an answer; what does leave it stops the broker.
     """
 
-    def begin(self, request: Request, connection: ConnectionInfo) -> Pending:
-        """Append a Produce, synchronously. The request's body is gone after the call, or after
-        `open` if that is due."""
+    def begin(self, request: Request, connection: ConnectionInfo) -> Pending | bytes:
+        """Append a Produce, synchronously; bytes are the whole answer. The request's body is gone
+        after the call, or after `open` if that is due."""
         ...
 
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:

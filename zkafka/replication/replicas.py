@@ -133,11 +133,12 @@ class Isolation(enum.IntEnum):
 # ------------------------------------------------------------------------------------- values
 
 
-@attrs.frozen
+@attrs.define
 class AppendResult:
     """Where a batch went. `duplicate`: it had been appended before, these are its first offsets.
 
-    `last_offset` is inclusive. `replica` is the hosted replica that took it.
+    `last_offset` is inclusive. `replica` is the hosted replica that took it. Not frozen, only
+    because there is one per batch and that costs twice as much to make.
     """
 
     topic_partition: TopicPartition
@@ -149,6 +150,11 @@ class AppendResult:
     replica: Replica = attrs.field(repr=False, eq=False)
     log_append_time_ms: int = -1
     """-1: the records keep their producers' times."""
+
+    @property
+    def message_count(self) -> int:
+        """Records that are new in the log."""
+        return 0 if self.duplicate else self.last_offset - self.base_offset + 1
 
 
 @attrs.frozen

@@ -20,6 +20,7 @@ Handlers are modules named in `protocol/apis.py`, imported when first asked for.
 
 import importlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
@@ -37,10 +38,11 @@ from zkafka.errors import (
     excerpt,
 )
 from zkafka.log.segment import LogSlice
-from zkafka.protocol import codec
+from zkafka.protocol import codec, hot
 from zkafka.protocol.apis import APIS, Api, ApiKey
 from zkafka.protocol.connection import Answer, CloseConnection, ConnectionInfo, Request
 from zkafka.protocol.messages.fetch import FetchRequest, FetchResponse
+from zkafka.replication.replicas import Opening
 from zkafka.server.context import Parts, RequestContext
 from zkafka.server.handlers import api_versions, produce
 from zkafka.server.refusals import codes, error_response
@@ -58,9 +60,60 @@ class Dispatcher:
         self._parts = parts
         self._handlers: dict[int, Handler] = {}
         self._names = {key: _title(api) for key, api in APIS.items()}
+        self._attempt = _Attempt()
 
-    def begin(self, request: Request, connection: ConnectionInfo) -> "PendingAnswer":
+    def begin(self, request: Request, connection: ConnectionInfo) -> "PendingAnswer | bytes":
         """Append a Produce, synchronously. Errors: RemoteProtocolError."""
+        lone = hot.lone_batch(request.header.api_version, request.body)
+        if lone is None:
+            return self._begin(request, connection, None)
+        answer = None
+        attempt = self._attempt
+        with attempt:
+            answer = self._begin_lone(request, connection, *lone)
+        if answer is None:
+            return self._begin(request, connection, attempt.take_failure())
+        request.release()
+        return answer
+
+    def _begin_lone(
+        self,
+        request: Request,
+        connection: ConnectionInfo,
+        target: hot.Target,
+        records: memoryview,
+    ) -> "PendingAnswer | bytes | None":
+        """Append the request's only batch, and answer at once if that is all. With nothing appended
+        ApiError, or None for what must be opened first: both are left to the general way."""
+        started = time.perf_counter()
+        parts = self._parts
+        tp = target.topic_partition
+        result = parts.replicas.append(tp, records, required_acks=target.acks)
+        if isinstance(result, Opening):
+            return None
+        counters = self._counters("Produce", request)
+        parts.traffic.produced(tp.topic, messages=result.message_count, size=len(records))
+        if target.acks == produce.ALL_IN_SYNC:
+            verdict = parts.replicas.replication_verdict(result)
+            if verdict is not ErrorCode.NONE:
+                context = self._context(request, connection)
+                pending = produce.appended(target, result, context)
+                return PendingAnswer(
+                    pending, None, target.acks, context, counters, trio.current_time()
+                )
+        counters.errors[ErrorCode.NONE] += 1
+        counters.took((time.perf_counter() - started) * 1000)
+        return target.answer(
+            request.header.correlation_id,
+            result.base_offset,
+            result.log_append_time_ms,
+            result.log_start_offset,
+        )
+
+    def _begin(
+        self, request: Request, connection: ConnectionInfo, failure: Exception | None
+    ) -> "PendingAnswer":
+        """The same, whatever the request; `failure` is what an attempt so far has led to."""
         started = trio.current_time()
         api = _served(request)
         assert api.key == ApiKey.PRODUCE, api
@@ -70,6 +123,8 @@ class Dispatcher:
         pending: produce.PendingProduce | None = None
         refuse = _Containment(api, message, context)
         with refuse:
+            if failure is not None:
+                raise failure
             pending = produce.begin(message, context)
         if pending is None or not pending.openings:
             request.release()
@@ -175,6 +230,36 @@ class PendingAnswer:
                 return _encoded(response, self._context, self._counters, self._started)
             refusal = refuse.response
         return _encoded(refusal, self._context, self._counters, self._started)
+
+
+class _Attempt:
+    """Keeps what a lone batch led to, until the general way has the place for it; one for all."""
+
+    __slots__ = ("_failure",)
+
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
+    def take_failure(self) -> Exception | None:
+        """What was not foreseen; None for a refusal."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            return False
+        if not isinstance(error, Exception) or _must_leave(error):
+            return False
+        if not isinstance(error, ApiError):
+            self._failure = error
+        return True
 
 
 class _Containment:

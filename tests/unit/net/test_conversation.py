@@ -156,6 +156,20 @@ async def test_a_connection_may_be_dropped_while_a_produce_is_opened(world):
     await world.ended()
 
 
+async def test_a_produce_answered_at_once_keeps_its_place(world):
+    """Behind one that waits, and before one that need not."""
+    world.dispatcher.at_once = {1, 3}
+    world.dispatcher.produce_ready = False
+    await world.send(produce(1), produce(2), produce(3), produce(4))
+    assert await receive_ids(world.client, 1) == [1]
+    world.dispatcher.pending[4].answer_now()
+    await settle()
+    assert world.traffic.answers == 1
+    world.dispatcher.pending[2].answer_now()
+    assert await receive_ids(world.client, 3) == [2, 3, 4]
+    assert world.traffic.answers == 4
+
+
 async def test_acks_0_has_no_answer_and_holds_nobody_up(world):
     world.dispatcher.answers[1] = None
     await world.send(produce(1), produce(2))

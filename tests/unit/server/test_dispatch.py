@@ -263,6 +263,7 @@ async def test_a_failure_while_waiting_is_told_as_well(dispatcher, parts, monkey
         raise KeyError("bug")
 
     monkeypatch.setattr(parts.replicas, "wait_replicated", fail)
+    parts.replicas.replicated = False
     pending = dispatcher.begin(arrived(produce_request(-1), 9), FROM)
     response = read(ProduceResponse, 9, await pending.finish())
     assert response.responses[0].partition_responses[0].error_code == -1
@@ -295,6 +296,58 @@ async def test_a_broken_law_in_a_produce_is_not_contained(dispatcher, parts):
     parts.replicas.crash = AssertionError("law")
     with pytest.raises(AssertionError, match="law"):
         dispatcher.begin(arrived(produce_request(1), 9), FROM)
+
+
+@pytest.mark.parametrize("version", [8, 9, 11])
+@pytest.mark.parametrize("acks", [1, -1])
+async def test_a_batch_alone_is_answered_alike_at_once_and_the_general_way(
+    dispatcher, parts, version, acks
+):
+    """Versions from 9 on are read by hand and need no `finish`."""
+    parts.replicas.put(TopicPartition("t", 5), 100, 100)
+    begun = dispatcher.begin(arrived(produce_request(acks, 5), version), FROM)
+    assert isinstance(begun, bytes) == (version >= 9)
+    answer = [begun] if isinstance(begun, bytes) else await begun.finish()
+    response = read(ProduceResponse, version, answer)
+    [partition] = response.responses[0].partition_responses
+    assert (response.responses[0].name, partition.index) == ("t", 5)
+    assert (partition.error_code, partition.base_offset, partition.log_start_offset) == (0, 2, 0)
+    assert parts.replicas.appended == [(TopicPartition("t", 5), b"x" * 100, acks)]
+    counters = parts.requests.statistics()["Produce"]
+    assert (counters.requests, counters.errors, counters.count) == ({version: 1}, {0: 1}, 1)
+    traffic = parts.traffic.statistics()["t"]
+    assert (traffic.produce_requests, traffic.messages_in, traffic.bytes_in) == (1, 1, 100)
+
+
+@pytest.mark.parametrize("version", [8, 9])
+async def test_a_batch_alone_that_is_refused_is_counted_once(dispatcher, parts, version):
+    parts.replicas.errors[TP] = ErrorCode.NOT_LEADER_OR_FOLLOWER
+    pending = dispatcher.begin(arrived(produce_request(-1), version), FROM)
+    response = read(ProduceResponse, version, await pending.finish())
+    [partition] = response.responses[0].partition_responses
+    assert partition.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    counters = parts.requests.statistics()["Produce"]
+    assert (counters.requests, counters.count) == ({version: 1}, 1)
+    traffic = parts.traffic.statistics()["t"]
+    assert (traffic.produce_requests, traffic.failed_produce_requests) == (1, 1)
+
+
+@pytest.mark.parametrize("version", [8, 9])
+async def test_an_unforeseen_failure_of_a_batch_alone_appends_it_once(
+    dispatcher, parts, version, monkeypatch
+):
+    """It may have happened after the append."""
+    append = parts.replicas.append
+
+    def fail(tp, records, *, required_acks):
+        append(tp, records, required_acks=required_acks)
+        raise KeyError("bug")
+
+    monkeypatch.setattr(parts.replicas, "append", fail)
+    pending = dispatcher.begin(arrived(produce_request(-1), version), FROM)
+    response = read(ProduceResponse, version, await pending.finish())
+    assert response.responses[0].partition_responses[0].error_code == -1
+    assert len(parts.replicas.appended) == 1
 
 
 # --- Counting -----------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ class Broker:
     async def ask(self, message, version=None):
         request = self.arrived(message, version)
         if request.header.api_key == ApiKey.PRODUCE:
-            answer = await self.dispatcher.begin(request, FROM).finish()
+            begun = self.dispatcher.begin(request, FROM)
+            answer = [begun] if isinstance(begun, bytes) else await begun.finish()
         else:
             answer = await self.dispatcher.handle(request, FROM)
         return self.read(request, answer)

@@ -31,6 +31,7 @@ import attrs
 
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.model import INTERNAL_TOPICS, BrokerId, TopicPartition
+from zkafka.protocol.hot import Target
 from zkafka.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
@@ -92,7 +93,7 @@ class PendingProduce:
                 traffic.produce_failed(tp.topic, size=size)
             else:
                 self.outcomes[place] = _Outcome(tp, result)
-                traffic.produced(tp.topic, messages=_messages(result), size=size)
+                traffic.produced(tp.topic, messages=result.message_count, size=size)
 
     @property
     def failure(self) -> str:
@@ -157,7 +158,7 @@ def begin(request: ProduceRequest, context: RequestContext) -> PendingProduce:
                     outcomes.append(_Outcome(tp, None, ErrorCode.UNKNOWN_SERVER_ERROR))
                     continue
                 outcomes.append(_Outcome(tp, result))
-                parts.traffic.produced(topic.name, messages=_messages(result), size=size)
+                parts.traffic.produced(topic.name, messages=result.message_count, size=size)
     deadline_ms = parts.clock.monotonic_ms() + request.timeout_ms
     return PendingProduce(
         acks=request.acks,
@@ -168,13 +169,19 @@ def begin(request: ProduceRequest, context: RequestContext) -> PendingProduce:
     )
 
 
-def _messages(result: AppendResult) -> int:
-    return 0 if result.duplicate else result.last_offset - result.base_offset + 1
-
-
 def _refused(tp: TopicPartition, error: ApiError) -> _Outcome:
     record_errors = error.record_errors if isinstance(error, RecordsRefused) else ()
     return _Outcome(tp, None, error.code, error.message, record_errors)
+
+
+def appended(target: Target, result: AppendResult, context: RequestContext) -> PendingProduce:
+    """A lone batch that is in the log already."""
+    return PendingProduce(
+        acks=target.acks,
+        context=context,
+        deadline_ms=context.parts.clock.monotonic_ms() + target.timeout_ms,
+        outcomes=[_Outcome(target.topic_partition, result)],
+    )
 
 
 def _checked(
