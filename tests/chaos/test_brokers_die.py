@@ -7,7 +7,7 @@ group of two are at work; `trial` judges what they saw.
 from pathlib import Path
 
 import trio
-from chaos_settings import SESSION_SECONDS, SETTINGS
+from chaos_settings import PATIENT_SETTINGS, SESSION_SECONDS, SETTINGS
 
 from zkafka.testing.trial import TOPIC, trial
 
@@ -22,7 +22,7 @@ async def test_a_killed_leader_is_replaced_and_comes_back_as_a_follower(tmp_path
 
 
 async def test_a_killed_follower_does_not_stop_writing(tmp_path: Path) -> None:
-    async with trial(tmp_path, config=SETTINGS, partitions=1) as (cluster, workload):
+    async with trial(tmp_path, config=PATIENT_SETTINGS, partitions=1) as (cluster, workload):
         leader = await cluster.leader(TOPIC, 0)
         follower = next(i for i in cluster.brokers if i != leader)
         await cluster.kill(follower)
@@ -71,6 +71,7 @@ async def test_two_of_three_killed_at_once_pause_writing_and_lose_nothing(tmp_pa
         for victim in victims:
             await cluster.kill(victim)
         await cluster.wait_until_whole()  # the survivor leads all, alone
+        await workload.wait_quiet()
         before = workload.acknowledged_count
         with trio.move_on_after(1.0):
             await workload.wait_acknowledged(1)
@@ -91,7 +92,7 @@ async def test_a_leader_asleep_past_its_session_wakes_as_nobody(tmp_path: Path) 
 
 
 async def test_a_nap_shorter_than_the_session_changes_nothing(tmp_path: Path) -> None:
-    async with trial(tmp_path, config=SETTINGS, partitions=1) as (cluster, workload):
+    async with trial(tmp_path, config=PATIENT_SETTINGS, partitions=1) as (cluster, workload):
         leader = await cluster.leader(TOPIC, 0)
         before = await cluster.partition(TOPIC, 0)
         cluster.pause(leader)

@@ -64,7 +64,7 @@ def brokers_ids_after_transactions(zookeeper: ZooKeeper, zxid: int) -> list[str]
     Blocks the proxies meanwhile, so that the brokers come only when it is done.
     """
     client = KazooClient(zookeeper.connect)
-    client.start(10)
+    client.start(60)
     try:
         client.create("/other", b"")
         while last_zxid(zookeeper) < zxid:

@@ -237,6 +237,16 @@ class Workload:
             timeout,
         )
 
+    async def wait_quiet(self, *, seconds: float = 1.0, timeout: float = 30.0) -> None:
+        """Wait until nothing has been acknowledged for some time: the cluster accepts no writes."""
+        with trio.move_on_after(timeout):
+            while True:
+                before = self.acknowledged_count
+                await trio.sleep(seconds)  # that nothing happens is not told by any event
+                if self.acknowledged_count == before:
+                    return
+        raise WorkloadFailed(f"acknowledgements went on for {timeout:g} s\n{self._logs()}")
+
     async def wait_consuming(self, *, timeout: float = 30.0) -> None:
         """Wait until the group has formed, and has committed something of every partition."""
         members = min(len(self._consumers), self.partitions)
