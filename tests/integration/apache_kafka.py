@@ -11,6 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
 from zkafka.testing.processes import ChildProcess, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +31,7 @@ def jars() -> Path:
         gathering.parent.mkdir(exist_ok=True)
         command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
         command += [f"-DoutputDirectory={gathering}", "-DincludeScope=runtime"]
-        subprocess.run(command, check=True, timeout=600)
+        subprocess.run(command, check=True, timeout=1800)
         try:
             gathering.rename(CACHE)
         except OSError:  # another run was faster
@@ -42,7 +45,7 @@ def command(name: str, *arguments: str) -> list[str]:
     return [*java, name, *arguments]
 
 
-def tool(name: str, *arguments: str, timeout: float = 60) -> str:
+def tool(name: str, *arguments: str, timeout: float = 240) -> str:
     """What one of Kafka's command line classes prints; raises if it exits non-zero."""
     done = subprocess.run(
         command(name, *arguments), capture_output=True, text=True, timeout=timeout, check=False
@@ -75,7 +78,7 @@ class ApacheKafka:
         return self.directory / f"kafka-{broker_id}.properties"
 
     def start(self) -> "ApacheKafka":
-        """Start every broker, and wait until their ports accept."""
+        """Start every broker, and wait until each of them knows all."""
         java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         for broker_id in range(1, len(self.ports) + 1):
             self.processes[broker_id] = ChildProcess.spawn(
@@ -83,9 +86,9 @@ class ApacheKafka:
                 [*java, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._settings(broker_id))],
                 log_path=self.directory / f"kafka-{broker_id}.log",
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         for broker_id, port in enumerate(self.ports, start=1):
-            while not _accepts(port):
+            while _brokers_known_to(port) != len(self.ports):
                 process = self.processes[broker_id]
                 assert process.running, process.log_tail()
                 assert time.monotonic() < deadline, process.log_tail()
@@ -96,7 +99,7 @@ class ApacheKafka:
         """SIGKILL one broker."""
         process = self.processes.pop(broker_id)
         process.signal(signal.SIGKILL)
-        assert process.wait(5)
+        assert process.wait(60)
 
     def stop(self) -> None:
         """End every broker."""
@@ -104,9 +107,11 @@ class ApacheKafka:
             process.end(20)
 
 
-def _accepts(port: int) -> bool:
+def _brokers_known_to(port: int) -> int:
+    """How many brokers the one on this port counts; 0 while it does not answer."""
     try:
-        socket.create_connection(("127.0.0.1", port), 0.5).close()
-    except OSError:
-        return False
-    return True
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}"})
+        return len(admin.list_topics(timeout=10).brokers)
+    except (OSError, KafkaException):
+        return 0

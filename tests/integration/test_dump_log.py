@@ -32,7 +32,7 @@ def fill(cluster: BlockingCluster) -> None:
         )
         for i in range(1000):
             producer.produce(TOPIC, f"{codec} record {i} ".encode() * 10, f"key-{i % 7}")
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
     consumer = Consumer(
         {
             "bootstrap.servers": cluster.bootstrap,

@@ -114,7 +114,7 @@ def test_performance_tools_measure_what_they_sent(three_brokers: BlockingCluster
     load = ["--num-records", "20000", "--record-size", "500", "--throughput", "-1"]
     client = ["--producer-props", f"bootstrap.servers={three_brokers.bootstrap}", "acks=all"]
     sent = apache_kafka.tool(f"{TOOLS}.ProducerPerformance", "--topic", "jt-perf", *load, *client)
-    options = ["--topic", "jt-perf", "--messages", "20000"]
+    options = ["--topic", "jt-perf", "--messages", "20000", "--timeout", "120000"]
     read = run(three_brokers, f"{TOOLS}.ConsumerPerformance", *options)
     there_and_back = apache_kafka.tool(
         f"{TOOLS}.EndToEndLatency", three_brokers.bootstrap, "jt-latency", "50", "all", "100"
@@ -178,13 +178,13 @@ def test_what_the_brokers_offer_and_where_they_keep_it(three_brokers: BlockingCl
 
 
 def verdicts(cluster: BlockingCluster, topics: str) -> Generator[str, None, None]:
-    """What the verification tool says of the replicas of some topics, a minute long at most."""
+    """What the verification tool says of the replicas of some topics, four minutes long at most."""
     options = ["--topics-include", topics, "--report-interval-ms", "200", "--time", "-2"]
     name = f"{TOOLS}.ReplicaVerificationTool"
     command = apache_kafka.command(name, "--broker-list", cluster.bootstrap, *options)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tool:
         assert tool.stdout is not None
-        enough = threading.Timer(60, tool.kill)
+        enough = threading.Timer(240, tool.kill)
         enough.start()
         try:
             yield from tool.stdout

@@ -36,33 +36,33 @@ def the_same_steps(bootstrap: str) -> None:
     """Everything that leaves a trace: topics, settings, growth, deletion, producers, a group."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     topics = [NewTopic("kept", 2, 3, config={"retention.ms": "3600000"}), NewTopic("gone", 1, 1)]
-    for future in admin.create_topics(topics, operation_timeout=20).values():
-        future.result(30)
+    for future in admin.create_topics(topics, operation_timeout=60).values():
+        future.result(90)
     for future in admin.create_partitions([NewPartitions("kept", 3)]).values():
-        future.result(30)
+        future.result(90)
     change = ConfigEntry("segment.bytes", "1048576", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, "kept", incremental_configs=[change])
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(30)
+        future.result(90)
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for i in range(10):
         producer.produce("kept", f"value-{i}")
-    assert producer.flush(30) == 0
+    assert producer.flush(90) == 0
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "g", "auto.offset.reset": "earliest"}
     )
     consumer.subscribe(["kept"])
-    assert len(consumer.consume(10, 30)) == 10
+    assert len(consumer.consume(10, 90)) == 10
     consumer.commit(asynchronous=False)
     consumer.close()
-    for future in admin.delete_topics(["gone"], operation_timeout=20).values():
-        future.result(30)
+    for future in admin.delete_topics(["gone"], operation_timeout=60).values():
+        future.result(90)
 
 
 def tree(connect: str) -> dict[str, object]:
     """Path -> shape of every znode but ZooKeeper's own, names that are made up replaced."""
     client = KazooClient(connect)
-    client.start(10)
+    client.start(60)
     shapes: dict[str, object] = {}
 
     def walk(path: str) -> None:
@@ -105,9 +105,9 @@ def types_of(value: object) -> object:
 def settle(connect: str, gone: str) -> None:
     """Wait until the deletion of a topic has been carried out."""
     client = KazooClient(connect)
-    client.start(10)
+    client.start(60)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while client.exists(f"/brokers/topics/{gone}") or client.exists(
             f"/admin/delete_topics/{gone}"
         ):
