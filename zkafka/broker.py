@@ -171,7 +171,11 @@ class Broker:
         directories, self._log_dirs = self._log_dirs, []
         for directory in directories:
             close = functools.partial(directory.close, clean=clean, broker_epoch=broker_epoch)
-            await self._offload.run(close)
+            try:
+                await self._offload.run(close)
+            except StorageError as error:
+                # The other directories are no worse for it.
+                log.error("not closed cleanly, to be recovered dir=%s error=%s", directory, error)
 
     @contextlib.contextmanager
     def _needing_zookeeper(self) -> Iterator[None]:

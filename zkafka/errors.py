@@ -256,6 +256,11 @@ class StorageError(Exception):
         self.path = path
 
 
+class DiskFull(StorageError):
+    """There was no room to write (a full disk, a quota, a limit on file sizes), and nothing that
+    was written before is in doubt: the directory stays online, and writing may succeed later."""
+
+
 class PeerUnreachable(Exception):
     """Another broker could not be reached, went away, or did not answer in time."""
 

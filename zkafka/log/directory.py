@@ -10,7 +10,8 @@ with `clean`, `purge_deleted` and the checkpoints block on the disk and belong i
 one of each at a time; they work on a copy of the table of logs.
 
 Errors: StorageError. From a checkpoint, a sync or a flush it takes the directory offline, after
-which nothing more is written in it; only a restart brings it back.
+which nothing more is written in it; only a restart brings it back. Want of room (DiskFull) does
+not: what could not be written is tried again when it is next due.
 """
 
 import json
@@ -25,7 +26,7 @@ import attrs
 import javaproperties
 
 from zkafka.config import LogConfig
-from zkafka.errors import StartupError, StorageError
+from zkafka.errors import DiskFull, StartupError, StorageError
 from zkafka.log.checkpoint import read_offsets, write_offsets
 from zkafka.log.disk import Disk
 from zkafka.log.files import Files
@@ -213,7 +214,14 @@ class LogDirectory:
             if on_loaded is not None:
                 on_loaded(done, len(found))
         # A deletion that a crash cut short left these.
-        self._forget((recovery_points.keys() | log_starts.keys()) - self.logs.keys())
+        gone = (recovery_points.keys() | log_starts.keys()) - self.logs.keys()
+        try:
+            self._forget(gone)
+        except DiskFull as error:
+            # A broker must be able to start on a full disk: how else would it be emptied?
+            logger.warning("checkpoints not cleaned dir=%s cause=%s", self.path, error)
+            self._gone.update(gone)
+            self._names_changed = True
         return self.logs
 
     def _partition_directories(self) -> list[tuple[TopicPartition, str]]:
@@ -236,10 +244,15 @@ class LogDirectory:
         self, topic_partition: TopicPartition, topic_id: uuid.UUID | None, config: LogConfig
     ) -> PartitionLog:
         """A new, empty log. Some 100 microseconds, and no fsync: `sync` does that for many at once,
-        before anybody is told that the partition is there."""
+        before anybody is told that the partition is there. A StorageError but DiskFull takes the
+        directory offline."""
         assert topic_partition not in self.logs
         path = os.path.join(self.path, str(topic_partition))
-        log = PartitionLog.create(self._disk, path, topic_partition, topic_id, config)
+        try:
+            log = PartitionLog.create(self._disk, path, topic_partition, topic_id, config)
+        except StorageError as error:
+            self._disk.write_failed(error)
+            raise
         self.logs[topic_partition] = log
         self._unsynced.append(log)
         return log
@@ -268,8 +281,8 @@ class LogDirectory:
     def sync(self) -> int:
         """Make durable what `create` and `schedule_delete` did before; worker threads.
 
-        Two fsyncs per log and one for all; answers how many logs. A StorageError takes the
-        directory offline.
+        Two fsyncs per log and one for all; answers how many logs. A StorageError but DiskFull takes
+        the directory offline; after DiskFull the next sync does the whole of it.
 
         After it the checkpoints say nothing of what was deleted: a partition created anew under
         the same name would be found, after a crash, to start where the old one did.
@@ -288,7 +301,10 @@ class LogDirectory:
                 if not log.closed:
                     log.sync_names()
         except StorageError as error:
-            self._disk.fail(error)
+            self._unsynced[:0] = logs
+            self._gone.update(gone)
+            self._names_changed = True
+            self._disk.write_failed(error)
             raise
         return len(logs)
 
@@ -314,16 +330,19 @@ class LogDirectory:
             points = {tp: log.recovery_point_to_checkpoint() for tp, log in logs}
             self._write_checkpoint(RECOVERY_POINTS_FILE, points)
             for topic_partition, log in logs:
-                log.checkpointed(points[topic_partition])
+                log.recovery_point_is_checkpointed(points[topic_partition])
 
     def write_log_start_offsets(self) -> None:
         """Remember where logs start that start inside a segment. Blocks on the disk, and may be
         called by a truncation in the loop: in lock step with the checkpoints in workers."""
         with self._checkpoint_lock:
-            starts = {tp: log.log_start_to_checkpoint() for tp, log in list(self.logs.items())}
+            logs = list(self.logs.items())
+            starts = {tp: log.log_start_to_checkpoint() for tp, log in logs}
             self._write_checkpoint(
                 LOG_STARTS_FILE, {tp: start for tp, start in starts.items() if start is not None}
             )
+            for topic_partition, log in logs:
+                log.log_start_is_checkpointed(starts[topic_partition])
 
     def _forget(self, gone: Collection[TopicPartition]) -> None:
         """Take these out of all checkpoints that name them."""
@@ -346,7 +365,7 @@ class LogDirectory:
         try:
             write_offsets(self._files, os.path.join(self.path, name), offsets)
         except StorageError as error:
-            self._disk.fail(error)
+            self._disk.write_failed(error)
             raise
         self._last_checkpoints[name] = offsets
 

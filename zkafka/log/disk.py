@@ -2,6 +2,10 @@
 
 Shared by the directory and all its partition logs, which is how the failure of one log's fsync
 stops the writing of the others.
+
+A full disk is not a failed one: what was written stays readable, a write that found no room was cut
+back, and the next one may succeed. Kafka takes the directory offline; we do only where the want of
+room left a log half changed, or an fsync reported it.
 """
 
 import collections
@@ -11,7 +15,7 @@ from collections.abc import Callable
 
 import attrs
 
-from zkafka.errors import StorageError
+from zkafka.errors import DiskFull, StorageError
 from zkafka.log.files import Files
 
 logger = logging.getLogger(__name__)
@@ -52,6 +56,12 @@ class Disk:
         if self.offline is None:
             self.offline = error
             logger.error("log directory offline dir=%s cause=%s", self.path, error)
+
+    def write_failed(self, error: StorageError) -> None:
+        """A write failed whose outcome does not matter: nothing but itself is missing. Offline,
+        unless all that was missing is room."""
+        if not isinstance(error, DiskFull):
+            self.fail(error)
 
     def read_failed(self, error: StorageError) -> None:
         """Something could not be read. If it was the disk that refused, the directory goes offline:

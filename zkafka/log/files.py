@@ -2,8 +2,8 @@
 
 Everything that `zkafka.log` does to a disk is a method of `Files`, so that a simulation can supply
 a disk that forgets, tears and fills up. An open file is an `int`, as the kernel has it, since
-sendfile wants one. Every failure is a `StorageError` that names the path; a file that is not there
-is a `None` or an empty answer where that is an ordinary case.
+sendfile wants one. Every failure is a `StorageError` that names the path, want of room a
+`DiskFull`; a file that is not there is a `None` or an empty answer where that is an ordinary case.
 
 A test double overrides `_do`, through which each system call goes, or the methods themselves.
 """
@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from zkafka.errors import StorageError
+from zkafka.errors import DiskFull, StorageError
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 P = ParamSpec("P")
@@ -23,6 +23,22 @@ T = TypeVar("T")
 
 _BUFFERS_PER_WRITE = 1024
 """IOV_MAX of Linux: how many buffers one pwritev takes."""
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def storage_error(operation: str, path: str, error: OSError) -> StorageError:
+    """What a failed system call is to us.
+
+    An fsync that finds no room (a thin volume, a network disk) has lost what was written before:
+    that is no `DiskFull`.
+    """
+    full = error.errno in _NO_ROOM and operation != "fsync"
+    raised = (DiskFull if full else StorageError)(
+        f"{operation} {path}: {error.strerror or error}", path
+    )
+    raised.__cause__ = error
+    return raised
 
 
 class Files:
@@ -38,7 +54,7 @@ class Files:
         try:
             return call(*args, **kwargs)
         except OSError as error:
-            raise StorageError(f"{operation} {path}: {error.strerror or error}", path) from error
+            raise storage_error(operation, path, error) from error
 
     # Open files.
 
@@ -78,7 +94,7 @@ class Files:
         while written < total:
             more = self._do("write", path, os.pwritev, fd, [rest[written:]], position + written)
             if more == 0:
-                raise StorageError(f"write {path}: {os.strerror(errno.ENOSPC)}", path)
+                raise storage_error("write", path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             written += more
 
     def read(self, fd: int, size: int, position: int) -> bytes:

@@ -15,8 +15,9 @@ loop is `recovery_point`, under a lock held for two comparisons. A flush that me
 it begun before or in the middle of one, advances nothing.
 
 Errors: StorageError from the disk; after one from an append the log is as before, or the disk is
-offline. After a failed fsync the disk is offline for good. ApiError where a caller asked for what
-cannot be.
+offline. After a failed fsync the disk is offline for good. DiskFull, a StorageError, leaves a log
+to go on with; from a flush it means that nothing more is known to be durable than before. ApiError
+where a caller asked for what cannot be.
 """
 
 import bisect
@@ -152,7 +153,6 @@ class PartitionLog:
         disk.check()
         disk.files.make_directory(path)
         segment = Segment(disk, path, start_offset, new=True)
-        segment.create()
         log = cls(
             disk,
             path,
@@ -171,8 +171,14 @@ class PartitionLog:
         )
         log.entry_durable = False
         log._names_changed = True
-        if topic_id is not None and topic_id != NULL_UUID:
-            log.assign_topic_id(topic_id)
+        try:
+            segment.create()
+            if topic_id is not None and topic_id != NULL_UUID:
+                log.assign_topic_id(topic_id)
+        except StorageError:
+            log.close(clean=False)
+            disk.files.remove_tree(path)  # The name is free again.
+            raise
         return log
 
     @classmethod
@@ -631,7 +637,7 @@ class PartitionLog:
                     segment.release()
             self.sync_names()
         except StorageError as error:
-            self._disk.fail(error)
+            self._disk.write_failed(error)
             raise
         with self._lock:
             if self._truncations != truncations or truncations % 2:
@@ -645,7 +651,8 @@ class PartitionLog:
 
     def sync_names(self) -> None:
         """Make durable what stands beside the batches: snapshots, the topic id, leader epochs, and
-        the names of all files. Worker threads. A StorageError means that the disk goes offline."""
+        the names of all files. Worker threads. After a StorageError but DiskFull the disk is
+        offline."""
         try:
             while self._unsynced:
                 path = self._unsynced.popleft()
@@ -667,7 +674,8 @@ class PartitionLog:
         except StorageError as error:
             if self._closed and isinstance(error.__cause__, FileNotFoundError):
                 return  # Renamed to be deleted, since we looked.
-            self._disk.fail(error)
+            self._names_changed = True
+            self._disk.write_failed(error)
             raise
 
     def recovery_point_to_checkpoint(self) -> Offset:
@@ -676,7 +684,7 @@ class PartitionLog:
             self._checkpointed = max(self._checkpointed, self.recovery_point)
             return self.recovery_point
 
-    def checkpointed(self, recovery_point: Offset) -> None:
+    def recovery_point_is_checkpointed(self, recovery_point: Offset) -> None:
         """The checkpoint on disk has this recovery point now, and no longer an earlier one."""
         with self._lock:
             self._checkpointed = recovery_point
@@ -686,10 +694,13 @@ class PartitionLog:
         it."""
         start = self.log_start_offset
         if start > self._segments[0].base_offset:
-            self._log_start_checkpointed = start
+            self._log_start_checkpointed = max(self._log_start_checkpointed, start)
             return start
-        self._log_start_checkpointed = 0
         return None
+
+    def log_start_is_checkpointed(self, start: Offset | None) -> None:
+        """The checkpoint on disk says that now, of this log, and no longer what it said before."""
+        self._log_start_checkpointed = start or 0
 
     # Truncating and deleting.
 
@@ -819,7 +830,8 @@ class PartitionLog:
 
     def delete_old_segments(self, now_ms: int, high_watermark: Offset) -> int:
         """Remove what retention lets go; answers how many segments. The log start moves up to the
-        first that stays. Errors: StorageError."""
+        first that stays. Errors: StorageError; DiskFull where all segments are to go and there is
+        no room for an empty one."""
         if self._disk.offline is not None or self._closed:
             self._refuse()
         config = self.config
@@ -844,7 +856,11 @@ class PartitionLog:
         kept = self._segments[gone:]
         first = kept[0].base_offset
         self.advance_log_start_offset(first)
-        self._remove(segments[:gone], truncated=False)
+        try:
+            self._remove(segments[:gone], truncated=False)
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
         self._segments = kept
         self._size = sum(segment.size for segment in kept)
         # The recovery point stays where it is until a flush makes the renames durable: segments
@@ -864,7 +880,7 @@ class PartitionLog:
 
         `clean`: everything is durable afterwards, so that the next start may trust the files.
         Blocks on the disk then, but not if nothing happened since a clean start.
-        Errors: StorageError if `clean`; the disk is offline.
+        Errors: StorageError if `clean`; the log stays open then.
         """
         if self._closed:
             return
@@ -872,7 +888,7 @@ class PartitionLog:
             try:
                 self._settle()
             except StorageError as error:
-                self._disk.fail(error)
+                self._disk.write_failed(error)
                 raise
         self._closed = True
         for segment in self._segments:

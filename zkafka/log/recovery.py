@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import attrs
 
 from zkafka.config import LogConfig
-from zkafka.errors import StorageError
+from zkafka.errors import DiskFull, StorageError
 from zkafka.log.checkpoint import parse_epochs
 from zkafka.log.disk import Disk
 from zkafka.log.epochs import EpochCache
@@ -330,7 +330,12 @@ def _recover(
             break
         logger.debug("recovered file=%s log_end_offset=%d", segment.path, end_offset)
         if number < len(segments) - 1:
-            segment.seal()
+            try:
+                segment.seal()
+            except DiskFull as error:
+                # The entries are in memory, and the next flush saves them. A broker must be able to
+                # start on a full disk: how else would it be emptied?
+                logger.warning("indexes not saved file=%s cause=%s", segment.path, error)
     return producers, end_offset
 
 

@@ -136,15 +136,14 @@ class ControlRequests:
                 obeyed[order.topic_partition] = order
 
         missing = [order for tp, order in obeyed.items() if tp not in self._replicas.hosted]
-        if missing:
-            await self._create_logs(missing)
+        unsafe = await self._create_logs(missing) if missing else set()
 
         became_leader: list[tuple[TopicPartition, LeaderEpoch]] = []
         became_follower: list[TopicPartition] = []
         following: list[tuple[Replica, StartFollowing]] = []
         for count, (tp, order) in enumerate(obeyed.items(), 1):
             replica = self._replicas.hosted.get(tp)
-            if replica is None or replica.is_offline:
+            if replica is None or replica.is_offline or tp in unsafe:
                 outcomes[tp] = (order.topic_id, ErrorCode.KAFKA_STORAGE_ERROR)
                 continue
             try:
@@ -195,12 +194,13 @@ class ControlRequests:
             return ErrorCode.KAFKA_STORAGE_ERROR
         return ErrorCode.NONE
 
-    async def _create_logs(self, orders: Sequence[RoleOrder]) -> None:
+    async def _create_logs(self, orders: Sequence[RoleOrder]) -> set[TopicPartition]:
         """Logs for partitions that are new here, on the disk before anybody is told of them.
 
-        Where that fails the partition is not hosted, or offline, afterwards.
+        Where that fails the partition is not hosted, or offline, afterwards, or among those
+        answered: they are here, and may be gone after a power cut.
         """
-        created: set[LogDirectory] = set()
+        created: dict[TopicPartition, LogDirectory] = {}
         configs: dict[str, LogConfig] = {}
         counts = {d: len(d.logs) for d in self._replicas.log_dirs if d.offline is None}
         for count, order in enumerate(orders, 1):
@@ -216,29 +216,33 @@ class ControlRequests:
             try:
                 log = directory.create(tp, topic_id, configs[tp.topic])
             except StorageError as error:
-                directory.fail(error)
                 self._replicas.storage_failed(error)
                 continue
             counts[directory] += 1
-            created.add(directory)
+            created[tp] = directory
             self._replicas.host(log, directory, 0)
             if count % YIELD_EVERY == 0:
                 await trio.lowlevel.checkpoint()
-        await self._sync(created)
+        failed = await self._sync(set(created.values()))
+        return {tp for tp, directory in created.items() if directory in failed}
 
-    async def _sync(self, directories: Iterable[LogDirectory]) -> None:
-        """Make creations and deletions durable, all directories at the same time."""
+    async def _sync(self, directories: Iterable[LogDirectory]) -> set[LogDirectory]:
+        """Make creations and deletions durable, all directories at the same time; where it
+        failed."""
+        failed: set[LogDirectory] = set()
 
         async def sync_one(directory: LogDirectory) -> None:
             try:
                 await self._offload.run(directory.sync)
             except StorageError as error:
+                failed.add(directory)
                 self._replicas.storage_failed(error)
 
         async with trio.open_nursery() as nursery:
             for directory in directories:
                 if directory.offline is None:
                     nursery.start_soon(sync_one, directory)
+        return failed
 
     def _take_role(self, replica: Replica, order: RoleOrder) -> StartFollowing | None:
         """Step the machine and do what it says; the following is for the caller to begin."""

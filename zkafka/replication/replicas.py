@@ -40,7 +40,7 @@ import trio
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
-from zkafka.errors import ApiError, ErrorCode, StorageError
+from zkafka.errors import ApiError, DiskFull, ErrorCode, StorageError
 from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import PartitionLog, TimestampedOffset
 from zkafka.log.segment import LogSlice
@@ -113,6 +113,9 @@ LATEST = -1
 EARLIEST = -2
 MAX_TIMESTAMP = -3
 EARLIEST_LOCAL = -4
+
+DISK_FULL_LINE_MS = 10_000
+"""How often a full disk is told, in the log, for as long as it is full."""
 
 YIELD_EVERY = 100
 """Partitions looked at before other tasks get their turn."""
@@ -293,6 +296,7 @@ class Replicas:
         self._hosted: dict[TopicPartition, Replica] = {}
         self.failed_dirs: set[LogDirectory] = set()
         self._no_storage: trio.Event = trio.Event()
+        self._next_full_line_ms = 0
         self._totals = _Totals()
         self._openings = trio.CapacityLimiter(OPENINGS)
         self._proposals = IsrProposals(
@@ -1033,7 +1037,14 @@ class Replicas:
 
         Called by whoever caught the error, once; also for errors that are already known.
         """
-        logger.error("storage error path=%s cause=%s", error.path, error)
+        if isinstance(error, DiskFull):
+            # Of every produce, until there is room again: one line now and then.
+            now_ms = self._clock.monotonic_ms()
+            if now_ms >= self._next_full_line_ms:
+                self._next_full_line_ms = now_ms + DISK_FULL_LINE_MS
+                logger.error("no room to write path=%s cause=%s", error.path, error)
+        else:
+            logger.error("storage error path=%s cause=%s", error.path, error)
         for directory in self.log_dirs:
             if directory.offline is not None and directory not in self.failed_dirs:
                 self._directory_failed(directory)

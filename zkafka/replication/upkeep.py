@@ -27,7 +27,7 @@ import trio
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig
-from zkafka.errors import StorageError
+from zkafka.errors import DiskFull, StorageError
 from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import PartitionLog
 from zkafka.model import Offset, TopicPartition
@@ -187,7 +187,6 @@ class Upkeep:
                         self._clock.wall_ms(), replica.machine.high_watermark
                     )
                 except StorageError as error:
-                    replica.directory.fail(error)
                     self._replicas.storage_failed(error)
                 else:
                     self._replicas.log_start_moved(replica)
@@ -212,7 +211,13 @@ class Upkeep:
 
 
 def _flush_all(logs: Sequence[PartitionLog]) -> None:
+    full = None
     for log in logs:
         # Deleted since it was asked for: nothing to make durable.
         if not log.closed:
-            log.flush()
+            try:
+                log.flush()
+            except DiskFull as error:
+                full = error  # Want of room for one log's index is no reason to leave the others.
+    if full is not None:
+        raise full

@@ -13,7 +13,7 @@ import posixpath
 from random import Random
 
 from zkafka.errors import StorageError
-from zkafka.log.files import Files
+from zkafka.log.files import Files, storage_error
 
 
 class FaultyFiles(Files):
@@ -45,8 +45,7 @@ class FaultyFiles(Files):
             data = b"".join(buffers)
             return os.pwrite(fd, data[: len(data) // 2], position)
         if fault is not None:
-            error = OSError(fault, os.strerror(fault))
-            raise StorageError(f"{operation} {path}: {error.strerror}", path) from error
+            raise storage_error(operation, path, OSError(fault, os.strerror(fault)))
         return super()._do(operation, path, call, *args, **kwargs)
 
 
@@ -136,11 +135,13 @@ def _set_entry(entries, name, node):
 
 class ForgetfulFiles(Files):
     """A disk in memory. `changes` counts what was done to it; the change numbered `cut_at` is only
-    begun, and from then on every call raises `PowerCut`."""
+    begun, and from then on every call raises `PowerCut`. `room` is how many more bytes may be
+    written before the disk is full; None for any number."""
 
     def __init__(self, root=None):
         super().__init__()
         self.root = root or Directory()
+        self.room = None
         self.changes = 0
         self.cut_at = None
         self.open_files = {}
@@ -157,6 +158,18 @@ class ForgetfulFiles(Files):
             raise PowerCut
         self.changes += 1
         return self.changes == self.cut_at
+
+    def _take_room(self, wanted):
+        """How many of the bytes wanted there is room for."""
+        if self.room is None:
+            return wanted
+        taken = min(wanted, self.room)
+        self.room -= taken
+        return taken
+
+    @staticmethod
+    def _full(path):
+        return storage_error("write", path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def _node(self, path):
         node = self.root
@@ -187,6 +200,8 @@ class ForgetfulFiles(Files):
             if not create:
                 raise self._missing(path)
             parent, name = self._parent(path)
+            if self.room == 0:
+                raise self._full(path)
             node = File()
             cut = self._changing()
             parent.change((name, node))
@@ -205,12 +220,18 @@ class ForgetfulFiles(Files):
 
     def write(self, fd, buffers, position):
         data = b"".join(buffers)
+        taken = self._take_room(len(data))
+        full = taken < len(data)
+        if full and not taken:
+            raise self._full("a file")
         cut = self._changing()
         if cut:
-            data = data[: len(data) // 2]
-        self.open_files[fd].apply(("write", position, data or b"?"))
+            taken //= 2
+        self.open_files[fd].apply(("write", position, data[:taken] or b"?"))
         if cut:
             raise PowerCut
+        if full:
+            raise self._full("a file")
 
     def read(self, fd, size, position):
         return bytes(self.open_files[fd].data[position : position + size])

@@ -173,6 +173,19 @@ class World:
             assert appended == (kept.base, kept.last, True)
             return
 
+    def take_over(self):
+        """The last step failed in the middle, with the log online: what it did of it counts."""
+        end = self.log.log_end_offset
+        current = self.histories[-1]
+        for batch in read_all(self.log):
+            if batch.base_offset >= self.end:
+                assert all(
+                    current[record.offset][0] == record.value for record in iter_records(batch)
+                )
+                self._accept(kept_of(batch))
+        assert self.end == end
+        self._start_at(self.log.log_start_offset)
+
     def new_epoch(self):
         self.epoch += self.rng.randint(1, 3)
 
