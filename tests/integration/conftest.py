@@ -13,9 +13,12 @@ from zkafka.testing.plugin import require
 @pytest.fixture(scope="session")
 def three_brokers(zkafka_clusters: Callable[..., BlockingCluster]) -> BlockingCluster:
     """Shared by the session: tests use topics and groups of their own, and kill nobody."""
-    return zkafka_clusters(
-        brokers=3, config={"group.initial.rebalance.delay.ms": "200", "num.partitions": "3"}
-    )
+    config = {
+        "group.initial.rebalance.delay.ms": "200",
+        "num.partitions": "3",
+        "zookeeper.session.timeout.ms": "60000",  # so that a busy machine kills nobody either
+    }
+    return zkafka_clusters(brokers=3, config=config)
 
 
 @pytest.fixture(scope="session")

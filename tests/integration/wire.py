@@ -38,7 +38,7 @@ from zkafka.protocol.messages.produce import (
 )
 from zkafka.testing.cluster import ClusterBroker
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long an answer may take on a busy machine before it is missing."""
 
 _SIZE = struct.Struct(">i")
