@@ -42,7 +42,7 @@ from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
 from zkafka.errors import ApiError, DiskFull, ErrorCode, StorageError
 from zkafka.log.directory import LogDirectory
-from zkafka.log.partition_log import PartitionLog, TimestampedOffset
+from zkafka.log.partition_log import Appended, PartitionLog, TimestampedOffset
 from zkafka.log.segment import LogSlice
 from zkafka.model import (
     NO_EPOCH,
@@ -60,7 +60,7 @@ from zkafka.offload import Offload
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.messages.leader_and_isr import LeaderAndIsrRequest
 from zkafka.protocol.messages.stop_replica import StopReplicaRequest, StopReplicaResponse
-from zkafka.protocol.records import LOG_APPEND_TIME, Batch, parse_batches, verify_crc
+from zkafka.protocol.records import LOG_APPEND_TIME, Batch, parse_batches, restamp, verify_crc
 from zkafka.replication.control import ControlRequests, LeadershipChanges, ids
 from zkafka.replication.fetcher import Fetcher, Fetchers, FetchersStatistics
 from zkafka.replication.links import PeerLink
@@ -529,11 +529,12 @@ class Replicas:
         machine = replica.machine
         leader_epoch = machine.leader_epoch
         append_time_ms = NO_TIMESTAMP
-        if log.config.message_timestamp_type == "LogAppendTime":
-            batch = with_append_time(batch, wall_ms)
-            append_time_ms = wall_ms
         try:
-            appended = log.append_as_leader(batch, leader_epoch, wall_ms)
+            if log.config.message_timestamp_type == "LogAppendTime":
+                append_time_ms = wall_ms
+                appended = _appended_with_time(log, batch, leader_epoch, wall_ms)
+            else:
+                appended = log.append_as_leader(batch, leader_epoch, wall_ms)
         except StorageError as error:
             self.storage_failed(error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
@@ -1144,3 +1145,14 @@ class Replicas:
             replication_bytes_in=self._totals.replication_bytes_in,
             fetchers=self.fetchers.statistics(),
         )
+
+
+def _appended_with_time(
+    log: PartitionLog, batch: Batch, leader_epoch: LeaderEpoch, wall_ms: int
+) -> Appended:
+    """Append it with the leader's time in it; refused, it is as its client sent it."""
+    try:
+        return log.append_as_leader(with_append_time(batch, wall_ms), leader_epoch, wall_ms)
+    except (ApiError, StorageError):
+        restamp(batch.view, batch.attributes, batch.max_timestamp)
+        raise

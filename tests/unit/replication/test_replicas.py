@@ -531,6 +531,22 @@ async def test_the_leaders_time_is_stamped_and_answered_and_a_setting_of_now(wor
     assert all(map(verify_crc, batches))
 
 
+async def test_a_batch_that_the_log_refuses_is_as_its_client_sent_it(world):
+    await world.assign(1)
+    configured(world[1], message_timestamp_type="LogAppendTime")
+    how = {"producer_id": 9, "producer_epoch": 0}
+    world[1].produce("a", acks=1, base_sequence=0, **how)
+    sent = records("b", base_sequence=7, **how)
+    before = bytes(sent)
+    for _ in "twice":
+        with pytest.raises(ApiError) as refused:
+            world[1].replicas.append(TP, sent, required_acks=1)
+        assert refused.value.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    (batch,) = parse_batches(sent)
+    assert verify_crc(batch)
+    assert bytes(sent)[12:] == before[12:]
+
+
 async def test_a_small_batch_is_opened_at_once_and_a_large_one_in_a_thread(world):
     await world.assign(1)
     broker = world[1]
