@@ -14,10 +14,17 @@ is set up once, remembers what was woken between two waits, and can be waited on
 Keys are anything hashable: a `TopicPartition` stands for its log, high watermark and leadership,
 `METADATA` for the metadata cache.
 
+Deadlines: nearly all waits end before theirs, so a cancel scope for each would be work for nothing.
+They lie in one heap, watched by one task of trio's own kind that comes with the first deadline and
+goes with the last. An entry whose wait is over stays until its time comes, or until such entries
+are the most.
+
 Source: Kafka's `DelayedOperationPurgatory`, which likewise lets the mover try to complete the
-operations that watch its key.
+operations that watch its key, and its timing wheel.
 """
 
+import heapq
+import itertools
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,6 +33,9 @@ import trio
 
 METADATA: Final = "metadata"
 """The key of the metadata cache."""
+
+_OVER_MIN = 1_000
+"""Entries of ended waits that may always stay."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -38,6 +48,10 @@ class PurgatoryStatistics:
     keys: int
     completed: int
     timed_out: int
+
+
+def _never(_key: Any) -> bool:
+    return False
 
 
 class _Sleeper:
@@ -62,9 +76,64 @@ class _Sleeper:
             self.awake = True
             trio.lowlevel.reschedule(self.task)
 
+    def time_out(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            trio.lowlevel.reschedule(self.task)
+
     def abort(self, _raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
         self.waiting = False
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class _Deadlines:
+    """When sleepers are to give up. Holds: while there are entries a task watches them, or is about
+    to begin."""
+
+    def __init__(self) -> None:
+        # The number keeps sleepers from being compared.
+        self._heap: list[tuple[float, int, _Sleeper]] = []
+        self._numbers = itertools.count()
+        self._over = 0
+        """Entries of sleepers that wait no more, about."""
+        self._watching = False
+        self._pause: trio.CancelScope | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, at_ms: int, sleeper: _Sleeper) -> None:
+        """Let it time out at `at_ms` (monotonic)."""
+        at = at_ms / 1000
+        heapq.heappush(self._heap, (at, next(self._numbers), sleeper))
+        if not self._watching:
+            self._watching = True
+            trio.lowlevel.spawn_system_task(self._watch)
+        elif self._pause is not None and at < self._pause.deadline:
+            self._pause.deadline = at
+
+    def ended(self) -> None:
+        """A sleeper with an entry has woken before its time."""
+        self._over += 1
+        if self._over > _OVER_MIN and 2 * self._over > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].waiting]
+            heapq.heapify(self._heap)
+            self._over = 0
+
+    async def _watch(self) -> None:
+        try:
+            while self._heap:
+                at, _, sleeper = self._heap[0]
+                if sleeper.waiting and at > trio.current_time():
+                    with trio.CancelScope(deadline=at) as self._pause:
+                        await trio.sleep_forever()
+                    self._pause = None
+                else:
+                    heapq.heappop(self._heap)
+                    sleeper.time_out()
+        finally:
+            self._watching = False
+            self._pause = None
 
 
 class Purgatory:
@@ -74,6 +143,7 @@ class Purgatory:
         # Insertion order is kept, so that sleepers on a key are judged first come, first served.
         self._sleepers: dict[Hashable, dict[_Sleeper, None]] = {}
         self._watches: dict[Hashable, dict[Watch[Any], None]] = {}
+        self._deadlines = _Deadlines()
         self._sleeping = 0
         self._completed = 0
         self._timed_out = 0
@@ -114,25 +184,35 @@ class Purgatory:
         watched = tuple(dict.fromkeys(keys))
         for key in watched:
             self._sleepers.setdefault(key, {})[sleeper] = None
-        self._sleeping += 1
         try:
-            if deadline_ms is None:
-                await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
-            else:
-                with trio.move_on_at(deadline_ms / 1000):
-                    await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+            return await self._sleep(sleeper, deadline_ms)
         finally:
-            self._sleeping -= 1
             for key in watched:
                 sleepers = self._sleepers[key]
                 del sleepers[sleeper]
                 if not sleepers:
                     del self._sleepers[key]
-        if sleeper.awake:
-            self._completed += 1
-        else:
+
+    async def _sleep(self, sleeper: _Sleeper, deadline_ms: int | None) -> bool:
+        """Until it is woken; False when time is up."""
+        if deadline_ms is not None:
+            self._deadlines.add(deadline_ms, sleeper)
+        self._sleeping += 1
+        timed_out = False
+        try:
+            await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+            timed_out = not sleeper.awake
+        finally:
+            self._sleeping -= 1
+            # Nothing is kept for the sake of an entry among the deadlines.
+            sleeper.judge = _never
+            if deadline_ms is not None and not timed_out:
+                self._deadlines.ended()
+        if timed_out:
             self._timed_out += 1
-        return sleeper.awake
+        else:
+            self._completed += 1
+        return not timed_out
 
     def wake(self, key: Hashable) -> None:
         """Judge those asleep on `key`; costs two dictionary look-ups when nobody is."""
@@ -213,20 +293,11 @@ class Watch(Generic[K]):
             return False
         self._release()
         sleeper = self._sleeper = _Sleeper(judge)
-        purgatory = self._purgatory
-        purgatory._sleeping += 1
         try:
-            with trio.move_on_at(deadline_ms / 1000):
-                await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
+            return await self._purgatory._sleep(sleeper, deadline_ms)
         finally:
-            purgatory._sleeping -= 1
             if self._sleeper is sleeper:
                 self._sleeper = None
-        if sleeper.awake:
-            purgatory._completed += 1
-        else:
-            purgatory._timed_out += 1
-        return sleeper.awake
 
     def _moved(self, key: K) -> None:
         self._woken.add(key)

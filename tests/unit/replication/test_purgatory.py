@@ -83,3 +83,40 @@ async def test_two_wakes_in_a_row_wake_once(purgatory):
         purgatory.wake("a")
         purgatory.wake("b")
     assert purgatory.statistics().completed == 1
+
+
+async def test_each_deadline_comes_in_its_time_in_whatever_order_they_were_set(
+    purgatory, autojump_clock
+):
+    ended = []
+
+    async def wait(deadline_ms):
+        assert not await purgatory.wait_until(["a"], lambda: False, deadline_ms)
+        ended.append((deadline_ms, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        for deadline_ms in (5_000, 2_000, 9_000, 2_000, 1_000):
+            nursery.start_soon(wait, deadline_ms)
+            await trio.testing.wait_all_tasks_blocked()
+    assert ended == [(1_000, 1), (2_000, 2), (2_000, 2), (5_000, 5), (9_000, 9)]
+
+
+async def test_waits_that_ended_leave_few_deadlines_behind(purgatory, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(purgatory.wait_until, ["slow"], lambda: False, 50_000)
+        for _ in range(3_000):
+            nursery.start_soon(purgatory.wait_for_wake, ["a"], lambda _key: True, 30_000)
+            await trio.testing.wait_all_tasks_blocked()
+            purgatory.wake("a")
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(purgatory._deadlines) <= 1_002
+        assert purgatory.statistics().sleepers == 1
+    assert trio.current_time() == 50
+
+
+async def test_a_cancelled_wait_is_neither_timed_out_nor_completed(purgatory, autojump_clock):
+    with trio.move_on_after(1):
+        await purgatory.wait_until(["a"], lambda: False, 5_000)
+    await trio.sleep(10)
+    statistics = purgatory.statistics()
+    assert (statistics.sleepers, statistics.completed, statistics.timed_out) == (0, 0, 0)
