@@ -1,11 +1,11 @@
 """zkafka beside Apache Kafka 3.9 on this machine: one run, one table.
 
-    bench/run --quick                    the main figures, in under five minutes
-    bench/run                            all of them, in about half an hour
-    bench/run --only produce,lone        some parts; --list names them
-    bench/run --resume                   go on where an interrupted run ended
-    bench/run --build old=../checkout    another build of ours beside the two
-    bench/run --no-kafka --build ...     builds of ours alone
+bench/run --quick                    the main figures, in under five minutes
+bench/run                            all of them, in about half an hour
+bench/run --only produce,lone        some parts; --list names them
+bench/run --resume                   go on where an interrupted run ended
+bench/run --build old=../checkout    another build of ours beside the two
+bench/run --no-kafka --build ...     builds of ours alone
 """
 
 import argparse
@@ -40,9 +40,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--seconds", type=float, help="of load in each round")
     add("--kills", type=int, help="of our brokers, of each kind")
     add("--resume", action="store_true", help="keep the results so far, measure what is missing")
-    add("--build", action="append", default=[], metavar="NAME=PATH", help="another checkout of ours")
+    add(
+        "--build", action="append", default=[], metavar="NAME=PATH", help="another checkout of ours"
+    )
     add("--no-kafka", action="store_true", help="leave Apache Kafka out")
-    add("--dir", type=Path, help="where the brokers keep their data (default: the temporary directory)")
+    add(
+        "--dir",
+        type=Path,
+        help="where the brokers keep their data (default: the temporary directory)",
+    )
     add("--output", type=Path, default=LATEST, help="the JSON file (default: %(default)s)")
     return parser.parse_args(arguments)
 
@@ -53,14 +59,19 @@ def main(arguments: list[str]) -> int:
     console = Console()
     preset = "quick" if options.quick else "full"
     changes: dict[str, Any] = {
-        key: value for key in ("rounds", "seconds", "kills") if (value := getattr(options, key)) is not None
+        key: value
+        for key in ("rounds", "seconds", "kills")
+        if (value := getattr(options, key)) is not None
     }
     scale = attrs.evolve(runner.PRESETS[preset], **changes)
     parts = _parts(options)
     if options.list:
         for part in parts:
             for case in part.cases:
-                console.print(f"{part.name:12} {case.name}{'  (quick)' if case.quick else ''}", highlight=False)
+                console.print(
+                    f"{part.name:12} {case.name}{'  (quick)' if case.quick else ''}",
+                    highlight=False,
+                )
         return 0
     sides: list[Side] = [Zkafka(OURS, ROOT)]
     if not options.no_kafka:
@@ -76,7 +87,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with runner.workspace(options.dir) as directory:
         run = runner.Run(sides, scale, parts, results, options.output, console, directory)
-        console.print(f"about {run.estimate_seconds() / 60:.0f} minutes; results go to {options.output}")
+        console.print(
+            f"about {run.estimate_seconds() / 60:.0f} minutes; results go to {options.output}"
+        )
         try:
             run.go()
         except KeyboardInterrupt:
@@ -92,16 +105,17 @@ def _parts(options: argparse.Namespace) -> list[cases.Part]:
     names = options.only.split(",") if options.only else [part.name for part in PARTS]
     unknown = set(names) - {part.name for part in PARTS}
     if unknown:
-        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(p.name for p in PARTS)}")
+        sys.exit(
+            f"no such part: {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(part.name for part in PARTS)}"
+        )
     text = options.cases or ""
     chosen = [
         attrs.evolve(part, cases=tuple(case for case in part.cases if text in case.name))
         for part in PARTS
         if part.name in names
     ]
-    return [
-        part for part in chosen if any(case.quick or not options.quick for case in part.cases)
-    ]
+    return [part for part in chosen if any(case.quick or not options.quick for case in part.cases)]
 
 
 if __name__ == "__main__":

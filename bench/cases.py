@@ -21,7 +21,9 @@ class Scale:
     seconds: float
     """Of load, for each side in each round."""
     kills: int
-    """Of our brokers, of each kind; Apache Kafka's, which take 20 s and more each, are `rounds`."""
+    """Of our brokers, of each kind."""
+    their_kills: int
+    """Of Apache Kafka's, which take 20 s and more each."""
     read_mb: int
     """Of records that are there to be read."""
     quick: bool = False
@@ -38,6 +40,8 @@ class Quantity:
     name: str = ""
     """What follows the case's name; for the only or the main figure nothing."""
     goal: Goal | None = None
+    headline: bool = False
+    """Whether the README and the chart show it."""
 
 
 @attrs.define
@@ -70,7 +74,7 @@ class Case:
     rounds: int | None = None
     """Fewer rounds than asked for, where each takes long."""
     of_kills: bool = False
-    """Rounds are kills: ours as many as `Scale.kills`, as long as `kill_budget` lasts."""
+    """Rounds are kills, as many as `Scale` says and the runner's patience allows."""
 
 
 @attrs.frozen
@@ -100,5 +104,6 @@ def wanted(part: Part, scale: Scale) -> list[Case]:
 
 def rounds_of(case: Case, scale: Scale, *, ours: bool) -> int:
     """How often a case is measured."""
-    rounds = min(scale.rounds, case.rounds or scale.rounds)
-    return max(rounds, scale.kills) if case.of_kills and ours else rounds
+    if case.of_kills:
+        return scale.kills if ours else scale.their_kills
+    return min(scale.rounds, case.rounds or scale.rounds)

@@ -1,16 +1,19 @@
-"""What runs in a client process: `python -m bench.clients KIND JSON` prints one JSON object.
+"""What runs in a client process: `python -m bench.clients KIND JSON`; it ends with a line of JSON.
 
-librdkafka does the work, with its default settings but for those a load is about (`acks`, `linger.ms`,
-codec); what Python does for each record is one entry of a batch, or nothing.
+librdkafka does the work, with its default settings but for those a load is about (`acks`, codec,
+`linger.ms`); what Python does for each record is one entry of a batch, or nothing.
 """
 
 import json
 import math
+import os
+import signal
 import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,8 +21,10 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from bench.results import percentile
 
-_WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike".split()
+_WORDS = ("account", "amount", "currency", "customer", "delivered", "order", "price", "quantity")
 _SEND_SECONDS = 60.0
+_OUTAGE_SECONDS = 90.0
+_CALM_SECONDS = 1.0
 _STAMP = struct.Struct(">d")
 
 
@@ -51,7 +56,7 @@ def produce(
     seconds: float = math.inf,
     records: float = math.inf,
 ) -> dict[str, float]:
-    """As much as can be sent in `seconds`, or so many records, batched; ends when all is acknowledged."""
+    """As much as can be sent in `seconds`, or so many records, batched, until all is answered."""
     producer = Producer(
         quiet(
             {
@@ -89,7 +94,9 @@ def closed_loop(
 ) -> dict[str, float]:
     """`clients` producers, each with `window` records under way, one record a request."""
     settings = {"bootstrap.servers": bootstrap, "acks": acks, "linger.ms": 0}
-    loops = [_Loop(Producer(quiet({**settings, "batch.num.messages": 1})), topic) for _ in range(clients)]
+    loops = [
+        _Loop(Producer(quiet({**settings, "batch.num.messages": 1})), topic) for _ in range(clients)
+    ]
     value = payloads(size, 1)[0]
     for loop in loops:  # connect, and know the leader
         loop.send(value)
@@ -115,31 +122,150 @@ def closed_loop(
 
 
 def lone(
-    bootstrap: str, topic: str, size: int, seconds: float, acks: str, interval: float = 0.0
+    bootstrap: str,
+    topic: str,
+    size: int,
+    acks: str,
+    seconds: float = math.inf,
+    interval: float = 0.0,
 ) -> dict[str, float]:
-    """One record at a time, the next when it is answered and `interval` has passed."""
+    """One record at a time, the next when it is answered and `interval` has passed.
+
+    Ends after `seconds`, or when it is told to by SIGTERM. Says `started` once it is connected.
+    """
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     producer = Producer(quiet({"bootstrap.servers": bootstrap, "acks": acks, "linger.ms": 0}))
     loop = _Loop(producer, topic)
     value = payloads(size, 1)[0]
-    deadline = 0.0
+    loop.send(value)  # the first record is the one that connects
+    if producer.flush(_SEND_SECONDS):
+        raise SystemExit("the first record was not answered")
+    loop.waits.clear()
+    print("started", flush=True)
     due = time.perf_counter()
-    while True:
+    deadline = due + seconds
+    while not told and time.perf_counter() < deadline:
         loop.send(value)
         while loop.under_way:
             producer.poll(1.0)
-        now = time.perf_counter()
-        if not deadline:  # the first record is the one that connects
-            loop.waits.clear()
-            deadline = now + seconds
-        if now > deadline:
-            break
         if interval:
-            due = max(due + interval, now)
-            time.sleep(max(0.0, due - now))
+            due = max(due + interval, time.perf_counter())
+            time.sleep(due - time.perf_counter())
     return {"requests": len(loop.waits), **_latencies(sorted(loop.waits))}
 
 
-def end_to_end(bootstrap: str, topic: str, size: int, seconds: float, rate: int) -> dict[str, float]:
+def paced(
+    bootstrap: str, topic: str, partitions: int, size: int, seconds: float, rate: int
+) -> dict[str, float]:
+    """`rate` records a second over all partitions in turn, acks=all; a second before it counts."""
+    producer = Producer(quiet({"bootstrap.servers": bootstrap, "acks": "all"}))
+    loop = _Loop(producer, topic)
+    value = payloads(size, 1)[0]
+    for partition in range(partitions):  # every partition's leader is known and connected
+        loop.send(value, partition)
+    if producer.flush(_SEND_SECONDS):
+        raise SystemExit("a first record was not answered")
+    print("started", flush=True)
+    loop.waits.clear()
+    due = time.perf_counter()
+    for turn in range(int(rate * seconds)):
+        due += 1 / rate
+        while (now := time.perf_counter()) < due:
+            producer.poll(due - now)
+        loop.send(value, turn * 7 % partitions)
+    if producer.flush(_SEND_SECONDS):
+        raise SystemExit("a record was not answered")
+    return {"records": len(loop.waits), **_latencies(sorted(loop.waits))}
+
+
+def outage(
+    bootstrap: str, topic: str, partitions: int, pid: int, number: int, interval: float = 0.1
+) -> dict[str, float]:
+    """The longest that a record waited for its answer, acks=all, once `pid` got signal `number`.
+
+    Every partition has a record under way each `interval`, and one right after the signal. It is
+    over when the process is gone and no record has waited long for a second.
+    """
+    producer = Producer(quiet({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0}))
+    sent: dict[int, float] = {}
+    """By partition: when the record that is under way was sent."""
+    waited = 0.0
+    signalled = calm_since = math.inf
+
+    def answered(error: KafkaError | None, message: Message) -> None:
+        nonlocal waited, calm_since
+        if error is not None:
+            raise SystemExit(f"a record was lost: {error}")
+        partition = message.partition()
+        assert partition is not None
+        now = time.perf_counter()
+        wait = now - max(sent.pop(partition), signalled)
+        if signalled <= now:
+            waited = max(waited, wait)
+            if wait > _CALM_SECONDS / 2:
+                calm_since = now
+
+    def send() -> None:
+        for partition in range(partitions):
+            if partition not in sent:
+                sent[partition] = time.perf_counter()
+                producer.produce(topic, b"x" * 100, partition=partition, on_delivery=answered)
+
+    def poll(seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            producer.poll(left)
+
+    send()
+    if producer.flush(_SEND_SECONDS):
+        raise SystemExit("nothing can be written before the kill")
+    for _ in range(5):
+        send()
+        poll(interval)
+    signalled = time.perf_counter()
+    os.kill(pid, number)
+    gone = False
+    deadline = signalled + _OUTAGE_SECONDS
+    while True:
+        send()
+        poll(interval)
+        now = time.perf_counter()
+        if not gone and not _runs(pid):
+            gone, calm_since = True, max(now, signalled)
+        longest = max((now - max(at, signalled) for at in sent.values()), default=0.0)
+        if gone and longest < _CALM_SECONDS / 2 and now - calm_since > _CALM_SECONDS:
+            return {"seconds": waited}
+        if now > deadline:
+            raise SystemExit(f"{len(sent)} partitions take no writes after {_OUTAGE_SECONDS:g} s")
+
+
+def group(bootstrap: str, topic: str, partitions: int, members: int) -> dict[str, float]:
+    """Seconds until so many consumers, started at once, share all partitions of a topic."""
+    settings = {
+        "bootstrap.servers": bootstrap,
+        "group.id": f"of-{members}",
+        "heartbeat.interval.ms": 500,
+    }
+    consumers = [Consumer(quiet(dict(settings))) for _ in range(members)]
+    share = partitions // members
+    started = time.perf_counter()
+    for consumer in consumers:
+        consumer.subscribe([topic])
+    while time.perf_counter() - started < _SEND_SECONDS:
+        for consumer in consumers:
+            consumer.poll(0)
+        held = [len(consumer.assignment()) for consumer in consumers]
+        if sum(held) == partitions and set(held) == {share}:
+            elapsed = time.perf_counter() - started
+            print(json.dumps({"seconds": elapsed}), flush=True)
+            os._exit(0)  # a hundred farewells, one by one, are not what is measured
+    raise SystemExit(f"after {_SEND_SECONDS:g} s members hold {sorted(held)}")
+
+
+def end_to_end(
+    bootstrap: str, topic: str, size: int, seconds: float, rate: int
+) -> dict[str, float]:
     """From produce() to the consumer that gets the record, `rate` a second, acks=all."""
     producer = Producer(quiet({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0}))
     consumer = Consumer(
@@ -164,7 +290,9 @@ def end_to_end(bootstrap: str, topic: str, size: int, seconds: float, rate: int)
         while len(waits) < total + rate and time.perf_counter() < deadline:
             for message in consumer.consume(100, 0.2):
                 if message.error() is None:
-                    waits.append(time.perf_counter() - _STAMP.unpack_from(message.value())[0])
+                    waits.append(
+                        time.perf_counter() - _STAMP.unpack_from(message.value() or b"")[0]
+                    )
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -192,15 +320,17 @@ class _Loop:
         self.under_way = 0
         self.waits: list[float] = []
 
-    def send(self, value: bytes) -> None:
+    def send(self, value: bytes, partition: int = -1) -> None:
         self.under_way += 1
-        self.producer.produce(self.topic, value, on_delivery=self._answered)
+        self.producer.produce(self.topic, value, partition=partition, on_delivery=self._answered)
 
     def _answered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             raise SystemExit(f"a record failed: {error}")
         self.under_way -= 1
-        self.waits.append(message.latency())
+        waited = message.latency()
+        assert waited is not None
+        self.waits.append(waited)
 
 
 def _latencies(waits: list[float]) -> dict[str, float]:
@@ -209,6 +339,14 @@ def _latencies(waits: list[float]) -> dict[str, float]:
         f"p{name}": percentile(waits, share) * 1000
         for name, share in (("50", 0.5), ("99", 0.99), ("99.9", 0.999))
     }
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended; one that its parent has not waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _end_offsets(bootstrap: str, topic: str, partitions: int) -> int:
@@ -222,7 +360,8 @@ def _end_offsets(bootstrap: str, topic: str, partitions: int) -> int:
 
 
 KINDS: dict[str, Callable[..., dict[str, float]]] = {
-    function.__name__: function for function in (produce, closed_loop, lone, end_to_end)
+    function.__name__: function
+    for function in (produce, closed_loop, lone, paced, end_to_end, outage, group)
 }
 
 

@@ -6,16 +6,19 @@ Every function blocks until its process has ended, within a time limit, and leav
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from apache_kafka import jars  # tests/integration
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench import wire
 from bench.clients import quiet
@@ -27,10 +30,18 @@ _TOOLS = "org.apache.kafka.tools"
 
 
 def create_topic(cluster: Cluster, topic: str, partitions: int, replicas: int) -> None:
-    """Create a topic, and wait until every broker knows a leader and a full ISR of each partition."""
+    """Create a topic, and wait until every broker knows leaders and full ISRs."""
     admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
     wanted = NewTopic(topic, partitions, replicas, config={"file.delete.delay.ms": "0"})
     admin.create_topics([wanted], operation_timeout=60, request_timeout=90)[topic].result(100)
+    wait_whole(cluster, topic, partitions)
+
+
+def grow_topic(cluster: Cluster, topic: str, partitions: int) -> None:
+    """Give an existing topic more partitions, and wait for all of them."""
+    admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
+    wanted = NewPartitions(topic, partitions)
+    admin.create_partitions([wanted], operation_timeout=90, request_timeout=120)[topic].result(130)
     wait_whole(cluster, topic, partitions)
 
 
@@ -56,17 +67,24 @@ def _whole(port: int, topic: str, partitions: int) -> bool:
 
 
 def delete_topic(cluster: Cluster, topic: str, timeout: float = 60.0) -> None:
-    """Delete a topic and wait until its files are gone.
+    """Delete a topic, wait until no broker has it, and empty what is left of its files.
 
-    Their dirty pages are gone with them, and not written out while another round is measured.
+    With them go their dirty pages, which would be written out while another round is measured; a
+    broker may take its time to unlink what it has already renamed.
     """
     admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
     admin.delete_topics([topic], operation_timeout=60, request_timeout=90)[topic].result(100)
     deadline = time.monotonic() + timeout
-    while cluster.data_files(topic):
+    while any(not path.parent.name.endswith("-delete") for path in cluster.data_files(topic)):
         if time.monotonic() > deadline:
-            raise BenchError(f"files of {topic} are still there {timeout:g} s after its deletion")
+            raise BenchError(f"{topic} is still there {timeout:g} s after its deletion")
         time.sleep(0.05)
+    for path in cluster.data_files(topic):
+        if path.suffix == ".log":
+            try:
+                os.truncate(path, 0)
+            except FileNotFoundError:
+                continue  # the broker was faster
 
 
 @contextmanager
@@ -101,9 +119,21 @@ class ClientProcess:
             self._process.kill()
             self._process.communicate()
 
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
+    def wait_started(self) -> "ClientProcess":
+        """Wait until it says that it has connected. Errors: BenchError."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], LIMIT_SECONDS)
+        if not ready or self._process.stdout.readline().strip() != "started":
+            self._process.kill()
+            raise BenchError(
+                f"{self._kind} did not start: {self._process.communicate()[1][-2000:]}"
+            )
+        return self
+
+    def finish(self) -> dict[str, float]:
+        """Tell it that this was enough; what it measured."""
+        self._process.terminate()
+        return self.result()
 
     def result(self, timeout: float = LIMIT_SECONDS) -> dict[str, float]:
         """What it printed. Errors: BenchError if it failed or was not done in time."""
@@ -113,30 +143,30 @@ class ClientProcess:
             raise BenchError(f"{self._kind} took longer than {timeout:g} s") from None
         if self._process.returncode:
             raise BenchError(f"{self._kind} failed: {errors[-2000:]}")
-        answer: dict[str, float] = json.loads(output)
+        answer: dict[str, float] = json.loads(output.splitlines()[-1])
         return answer
 
 
-def client(kind: str, cluster: Cluster, *, timeout: float = LIMIT_SECONDS, **arguments: Any) -> dict[str, float]:
+def client(
+    kind: str, cluster: Cluster, *, timeout: float = LIMIT_SECONDS, **arguments: Any
+) -> dict[str, float]:
     """Run one client process against a cluster, to its end."""
     with ClientProcess(kind, bootstrap=cluster.bootstrap, **arguments) as process:
         return process.result(timeout)
 
 
 def kcat_read(cluster: Cluster, topic: str, records: int) -> float:
-    """Seconds in which kcat (librdkafka, in C) reads a whole topic, from its first record to its last."""
-    command = ["kcat", "-b", cluster.bootstrap, "-C", "-t", topic, "-q", "-f", ".", "-o", "beginning", "-e"]
+    """Seconds in which kcat (librdkafka, in C) reads a whole topic, first record to last."""
+    command = ["kcat", "-b", cluster.bootstrap, "-C", "-t", topic, "-q", "-f", "."]
+    command += ["-o", "beginning", "-e"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
-        os.set_blocking(process.stdout.fileno(), True)
-        first = len(os.read(process.stdout.fileno(), 65536))
+        first = _read_some(process.stdout)
         started = time.perf_counter()
         count = first
-        while data := os.read(process.stdout.fileno(), 65536):
-            count += len(data)
-            if time.perf_counter() - started > LIMIT_SECONDS:
-                raise BenchError(f"kcat had read {count} of {records} records in {LIMIT_SECONDS:g} s")
+        while data := _read_some(process.stdout):
+            count += data
         elapsed = time.perf_counter() - started
     finally:
         process.kill()
@@ -144,6 +174,66 @@ def kcat_read(cluster: Cluster, topic: str, records: int) -> float:
     if count != records:
         raise BenchError(f"kcat read {count} of {records} records")
     return elapsed * records / (records - first)
+
+
+def _read_some(stream: IO[bytes]) -> int:
+    """How many bytes came; 0 at the end. Errors: BenchError if there is a long silence."""
+    ready, _, _ = select.select([stream], [], [], 30.0)
+    if not ready:
+        raise BenchError("kcat reads nothing for 30 s")
+    return len(os.read(stream.fileno(), 65536))
+
+
+@contextmanager
+def group_readers(cluster: Cluster, topic: str, groups: int) -> Iterator[None]:
+    """So many groups of one kcat each that read a topic as it is written, all of them joined."""
+    names = [f"readers-{number}" for number in range(groups)]
+    processes = []
+    try:
+        for name in names:
+            command = ["kcat", "-b", cluster.bootstrap, "-q", "-f", ".", "-G", name, topic]
+            processes.append(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+        admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not all(_stable(future) for future in admin.describe_consumer_groups(names).values()):
+            if time.monotonic() > deadline:
+                raise BenchError(f"{groups} groups have not joined in {LIMIT_SECONDS:g} s")
+            time.sleep(0.1)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def _stable(described: "Future[Any]") -> bool:
+    return bool(described.result(30).state == ConsumerGroupState.STABLE)
+
+
+def touch(cluster: Cluster, topic: str, partitions: int) -> None:
+    """Write one record to every partition, acks=all."""
+    producer = Producer(
+        quiet({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0})
+    )
+    for partition in range(partitions):
+        producer.produce(topic, b"x", partition=partition)
+    if left := producer.flush(60):
+        raise BenchError(f"{left} of {partitions} partitions take no write")
+
+
+def lead_as_preferred(cluster: Cluster, topic: str, timeout: float = 60.0) -> None:
+    """Have every partition led by its first replica, as in a cluster that was left alone."""
+    deadline = time.monotonic() + timeout
+    wire.elect_preferred(cluster.brokers[cluster.controller()].port)
+    while any(
+        p.leader_id != p.replica_nodes[0] for p in wire.partitions(cluster.any_port(), topic)
+    ):
+        if time.monotonic() > deadline:
+            raise BenchError(f"leaders are not the preferred ones after {timeout:g} s")
+        wire.pause()
 
 
 def tool(name: str, *arguments: str, timeout: float = LIMIT_SECONDS) -> str:
@@ -166,7 +256,7 @@ def tool(name: str, *arguments: str, timeout: float = LIMIT_SECONDS) -> str:
 
 
 def java_produce(cluster: Cluster, topic: str, records: int, size: int) -> dict[str, float]:
-    """ProducerPerformance as fast as it can, acks=all: records a second, and its 99th percentile."""
+    """ProducerPerformance as fast as it can, acks=all: records a second, and the p99."""
     output = tool(
         "ProducerPerformance",
         *("--topic", topic, "--num-records", str(records), "--record-size", str(size)),
@@ -188,7 +278,9 @@ def java_consume(cluster: Cluster, topic: str, records: int) -> float:
 
 def java_end_to_end(cluster: Cluster, topic: str, records: int, size: int) -> float:
     """EndToEndLatency, one record at a time, acks=all: the mean in milliseconds."""
-    return end_to_end_latency(tool("EndToEndLatency", cluster.bootstrap, topic, str(records), "all", str(size)))
+    return end_to_end_latency(
+        tool("EndToEndLatency", cluster.bootstrap, topic, str(records), "all", str(size))
+    )
 
 
 def producer_performance(output: str) -> dict[str, float]:

@@ -16,6 +16,13 @@ OURS, THEIRS = "zkafka", "kafka"
 Better = Literal["higher", "lower"]
 
 
+def figure(value: float | None) -> str:
+    """Three digits, thousands separated: `1,360`, `45.7`, `0.42`."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of a sorted sequence does not exceed."""
     if not ordered:
@@ -52,6 +59,8 @@ class Row:
     better: Better
     part: str
     goal: Goal | None = None
+    headline: bool = False
+    """Whether the README and the chart show it."""
     rounds: dict[str, list[float]] = attrs.field(factory=dict)
     """By side, in the order of the rounds."""
     cpu_s: dict[str, list[float]] = attrs.field(factory=dict)
@@ -69,6 +78,13 @@ class Row:
         """Our median over Kafka's; None if one is missing, or Kafka's is nothing."""
         ours, theirs = self.median(OURS), self.median(THEIRS)
         return None if ours is None or not theirs else ours / theirs
+
+    @property
+    def advantage(self) -> float | None:
+        """How many times better than Kafka: the ratio, turned so that above 1 is good."""
+        if not self.ratio:
+            return None
+        return self.ratio if self.better == "higher" else 1 / self.ratio
 
     @property
     def met(self) -> bool | None:
@@ -89,6 +105,7 @@ class Row:
             "better": self.better,
             "goal": None if self.goal is None else attrs.asdict(self.goal),
             "met": self.met,
+            "headline": self.headline,
             "rounds": self.rounds,
             "cpu_s": self.cpu_s,
             "peak_mb": self.peak_mb,
@@ -98,8 +115,8 @@ class Row:
     def from_json(cls, found: dict[str, Any]) -> "Row":
         """The row as it was measured; medians are not read but computed again."""
         goal = None if found["goal"] is None else Goal(**found["goal"])
-        raw = (found[key] for key in ("rounds", "cpu_s", "peak_mb"))
-        return cls(found["name"], found["unit"], found["better"], found["part"], goal, *raw)
+        kept = {field.name: found[field.name] for field in attrs.fields(cls)}
+        return cls(**{**kept, "goal": goal})
 
 
 @attrs.define
@@ -124,6 +141,12 @@ class Results:
         found = json.loads(path.read_text())
         rows = [Row.from_json(row) for row in found["rows"]]
         return cls(found["header"], {row.name: row for row in rows})
+
+    @property
+    def sides(self) -> list[str]:
+        """Those that were measured, ours and Kafka first."""
+        found = dict.fromkeys(side for row in self.rows.values() for side in row.rounds)
+        return sorted(found, key=lambda side: (side != OURS, side != THEIRS))
 
     @property
     def missed(self) -> list[Row]:

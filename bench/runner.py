@@ -21,19 +21,16 @@ from bench import cases
 from bench.cases import Case, Context, Part, Scale, Stage
 from bench.loads import ROOT
 from bench.results import OURS, THEIRS, Results, Row
-from bench.sides import BenchError, Cluster, Side, Zkafka
-from bench.wire import NoAnswer
+from bench.sides import Cluster, Side, Zkafka
 from zkafka import __version__
-from zkafka.testing.processes import ProcessFailed
 from zkafka.testing.zookeeper import ZooKeeper
 
 PRESETS = {
-    "quick": Scale(rounds=2, seconds=2.0, kills=5, read_mb=500, quick=True),
-    "full": Scale(rounds=3, seconds=2.5, kills=20, read_mb=1000),
+    "quick": Scale(rounds=2, seconds=2.0, kills=5, their_kills=1, read_mb=500, quick=True),
+    "full": Scale(rounds=3, seconds=2.5, kills=20, their_kills=2, read_mb=1000),
 }
 KILL_BUDGET_SECONDS = 75.0
-"""For the kills beyond `Scale.rounds`, which only our side has: on each case of kills."""
-_FAILURES = (BenchError, NoAnswer, ProcessFailed, confluent_kafka.KafkaException, OSError)
+"""For the kills of one case beyond those that both sides have; one at least of ours is measured."""
 
 
 @attrs.define
@@ -70,18 +67,21 @@ class Run:
     def go(self) -> None:
         """Measure what is missing."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # 10,000 partitions are open files
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (limit, limit)
+        )  # 10,000 partitions are open files
         with ZooKeeper.create(self.directory / "zookeeper") as self._zookeeper:
-            parts = [part for part in self.parts if self._missing(part)]
+            parts = [part for part in self.parts if self.missing(part)]
             while parts:
                 stage = parts[0].stage
                 together = [part for part in parts if part.stage is stage] if stage else parts[:1]
                 parts = [part for part in parts if part not in together]
                 with self._staged(stage) as contexts:
                     for part in together:
-                        self._measure_part(part, contexts)
+                        self.measure(part, contexts)
 
-    def _measure_part(self, part: Part, contexts: Mapping[str, Context]) -> None:
+    def measure(self, part: Part, contexts: Mapping[str, Context]) -> None:
+        """Measure what is missing of one part, A B A B, round by round."""
         todo = cases.wanted(part, self.scale)
         self.console.rule(f"[bold]{part.name}[/bold]", align="left")
         last = max(self._rounds(case, side) for case in todo for side in self.sides)
@@ -92,7 +92,7 @@ class Run:
                 for side in self.sides:
                     if not self._done(part, case, side) <= number < self._rounds(case, side):
                         continue
-                    extra = case.of_kills and number >= self.scale.rounds
+                    extra = case.of_kills and number >= self.scale.their_kills
                     if extra and time.monotonic() - begun > KILL_BUDGET_SECONDS:
                         continue
                     self._measure(part, case, contexts[side.name])
@@ -101,19 +101,24 @@ class Run:
         side = context.side.name
         started = time.monotonic()
         try:
+            if context.staged is not None:
+                context.staged.start()  # what an earlier case left dead
             values = case.measure(context)
-        except _FAILURES as error:
-            self.failures.append(f"{case.name}, {side}: {error}")
-            self.console.print(f"[red]{case.name}, {side}: {error}[/red]", markup=True, highlight=False)
+        except Exception as error:  # noqa: BLE001 - one case that fails must not end the others
+            self.failures.append(f"{case.name}, {side}: {type(error).__name__}: {error}")
+            self.console.print_exception(extra_lines=0)
             return
         for row, key in self._rows(part, case):
             row.rounds.setdefault(side, []).append(values[key])
             row.cpu_s.setdefault(side, []).append(values["cpu_s"])
             row.peak_mb.setdefault(side, []).append(values["peak_mb"])
         self.results.save(self.path)
-        told = ", ".join(f"{q.name or ''} {values[q.key]:.4g} {q.unit}".strip() for q in case.quantities)
+        told = ", ".join(
+            f"{q.name or ''} {values[q.key]:.4g} {q.unit}".strip() for q in case.quantities
+        )
         self.console.print(
-            f"[dim]{case.name}, {side}: {told} ({time.monotonic() - started:.1f} s)[/dim]", highlight=False
+            f"[dim]{case.name}, {side}: {told} ({time.monotonic() - started:.1f} s)[/dim]",
+            highlight=False,
         )
 
     def _rows(self, part: Part, case: Case) -> list[tuple[Row, str]]:
@@ -123,7 +128,14 @@ class Run:
             name = f"{case.name}: {quantity.name}" if quantity.name else case.name
             row = self.results.rows.get(name)
             if row is None:
-                row = Row(name, quantity.unit, quantity.better, part.name, quantity.goal)
+                row = Row(
+                    name,
+                    quantity.unit,
+                    quantity.better,
+                    part.name,
+                    quantity.goal,
+                    quantity.headline,
+                )
                 self.results.rows[name] = row
             found.append((row, quantity.key))
         return found
@@ -137,7 +149,8 @@ class Run:
         row = self.results.rows.get(name)
         return len(row.rounds.get(side.name, ())) if row else 0
 
-    def _missing(self, part: Part) -> bool:
+    def missing(self, part: Part) -> bool:
+        """Whether some side has fewer rounds of a part than it should."""
         return any(
             self._done(part, case, side) < self._rounds(case, side)
             for case in cases.wanted(part, self.scale)
@@ -196,6 +209,7 @@ def header(scale: Scale, preset: str) -> dict[str, Any]:
         "machine": f"{cpu}, {os.cpu_count()} cores, {memory / 1e9:.0f} GB",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(ROOT),
+        "load": os.getloadavg()[0],
         "preset": preset,
         "scale": attrs.asdict(scale),
         "versions": {
@@ -213,8 +227,12 @@ def commit(checkout: Path) -> str:
     """The commit of a checkout, with `+` if it has changes beside; empty where there is no git."""
     git = ["git", "-C", str(checkout)]
     try:
-        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        name = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return name.stdout.strip() + ("+" if changes.stdout.strip() else "")

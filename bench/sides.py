@@ -1,7 +1,7 @@
 """The two kinds of cluster behind one interface: brokers started, stopped, killed and asked.
 
-Settings are the same few lines for both sides, `SETTINGS`; all else is each product's default. Apache
-Kafka runs as its `kafka-server-start.sh` runs it: heap of 1 GB, G1, its flags and logging.
+Settings are the same few lines for both sides, `SETTINGS`; all else is each product's default.
+Apache Kafka runs as its `kafka-server-start.sh` runs it: heap of 1 GB, G1, its flags and logging.
 """
 
 import os
@@ -35,7 +35,10 @@ _JVM = (
     *("-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
     *("-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent"),
     *("-XX:MaxInlineLevel=15", "-Djava.awt.headless=true", "-Dcom.sun.management.jmxremote"),
-    *("-Dcom.sun.management.jmxremote.authenticate=false", "-Dcom.sun.management.jmxremote.ssl=false"),
+    *(
+        "-Dcom.sun.management.jmxremote.authenticate=false",
+        "-Dcom.sun.management.jmxremote.ssl=false",
+    ),
 )
 _LOG4J = """\
 log4j.rootLogger=INFO, stdout
@@ -86,7 +89,9 @@ class ApacheKafka(Side):
     def command(self, settings: Path) -> list[str]:
         logging = settings.with_suffix(".log4j")
         logging.write_text(_LOG4J)
-        gc_log = f"-Xlog:gc*:file={settings.with_suffix('.gc')}:time,tags:filecount=10,filesize=100M"
+        gc_log = (
+            f"-Xlog:gc*:file={settings.with_suffix('.gc')}:time,tags:filecount=10,filesize=100M"
+        )
         flags = [*_JVM, gc_log, f"-Dlog4j.configuration=file:{logging}"]
         return ["java", *flags, "-cp", f"{jars()}/*", "kafka.Kafka", str(settings)]
 
@@ -182,6 +187,31 @@ class Cluster:
                     raise BenchError(f"not ready in {timeout:g} s:\n{self._log_tail(broker_id)}")
                 wire.pause()
 
+    def revive(self, broker_id: int, timeout: float = START_SECONDS) -> None:
+        """Start a broker that was killed, again whenever it ends by itself, as a supervisor would.
+
+        Apache Kafka ends at once while ZooKeeper still holds the session of its former life.
+        """
+        broker = self.brokers[broker_id]
+        deadline = time.monotonic() + timeout
+        running = {i for i, other in self.brokers.items() if other.running} | {broker_id}
+        while True:
+            if not broker.running:
+                self.spawn(broker_id)
+            if self._serves(broker_id, running):
+                return
+            if time.monotonic() > deadline:
+                raise BenchError(f"not back in {timeout:g} s:\n{self._log_tail(broker_id)}")
+            wire.pause()
+
+    def killed(self, broker_id: int) -> None:
+        """A broker was ended by somebody else: take leave of its process."""
+        broker = self.brokers[broker_id]
+        assert broker.process is not None
+        if not broker.process.wait(STOP_SECONDS):
+            raise BenchError(f"{self.side.name} {broker_id} has not ended")
+        broker.process = None
+
     def controller(self) -> int:
         """The id of the controller, as any running broker says; -1 if none is known."""
         for broker in self.brokers.values():
@@ -200,7 +230,9 @@ class Cluster:
         """Errors: BenchError if a broker has ended by itself."""
         for broker in self.brokers.values():
             if broker.process is not None and not broker.process.running:
-                raise BenchError(f"{broker.process.name} ended:\n{self._log_tail(broker.broker_id)}")
+                raise BenchError(
+                    f"{broker.process.name} ended:\n{self._log_tail(broker.broker_id)}"
+                )
 
     def end(self, broker_id: int, number: signal.Signals = signal.SIGTERM) -> None:
         """End one broker by a signal and wait until it is gone."""

@@ -4,9 +4,11 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from typing import TypeVar
 
 from zkafka.errors import RemoteProtocolError
 from zkafka.protocol.codec import decode_response, encode_request
+from zkafka.protocol.messages.elect_leaders import ElectLeadersRequest, ElectLeadersResponse
 from zkafka.protocol.messages.metadata import (
     MetadataRequest,
     MetadataRequestTopic,
@@ -14,9 +16,13 @@ from zkafka.protocol.messages.metadata import (
     MetadataResponsePartition,
 )
 
+T = TypeVar("T")
+
 _SIZE = struct.Struct(">i")
 _VERSION = 9
 _POLL_SECONDS = 0.005
+_ELECT_VERSION = 2
+_PREFERRED = 0
 _ELEMENTS = 10_000_000
 
 
@@ -49,15 +55,27 @@ def connect(port: int, timeout: float = 30.0) -> socket.socket:
         raise NoAnswer(f"127.0.0.1:{port}: {error}") from error
 
 
-def metadata(port: int, topics: Sequence[str] | None = ()) -> MetadataResponse:
-    """What the broker on this port says of the cluster. Errors: NoAnswer."""
-    with connect(port, 5.0) as connection:
-        answer = exchange(connection, metadata_frame(topics))
+def ask(port: int, frame: bytes, answer_class: type[T], version: int, timeout: float = 5.0) -> T:
+    """What the broker on this port answers, over a connection of its own. Errors: NoAnswer."""
+    with connect(port, timeout) as connection:
+        answer = exchange(connection, frame)
     try:
-        _, response = decode_response(MetadataResponse, _VERSION, answer, element_budget=_ELEMENTS)
+        _, response = decode_response(answer_class, version, answer, element_budget=_ELEMENTS)
     except RemoteProtocolError as error:
         raise NoAnswer(str(error)) from error
     return response
+
+
+def metadata(port: int, topics: Sequence[str] | None = ()) -> MetadataResponse:
+    """What the broker on this port says of the cluster. Errors: NoAnswer."""
+    return ask(port, metadata_frame(topics), MetadataResponse, _VERSION)
+
+
+def elect_preferred(port: int) -> None:
+    """Ask the controller on this port to give every partition to its preferred leader."""
+    request = ElectLeadersRequest(election_type=_PREFERRED, topic_partitions=None)
+    frame = b"".join(encode_request(request, _ELECT_VERSION, 1, "bench"))
+    ask(port, frame, ElectLeadersResponse, _ELECT_VERSION, timeout=60.0)
 
 
 def partitions(port: int, topic: str) -> list[MetadataResponsePartition]:

@@ -1,16 +1,21 @@
 """Many bytes: produce with batching, and consume."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from bench import loads
+import attrs
+
+from bench import accounting, loads
 from bench.accounting import Usage
 from bench.cases import Case, Context, Part, Quantity
 from bench.parts.stages import SHARED
 from bench.results import Goal
-from bench.sides import Cluster
+from bench.sides import BenchError, Cluster
 
 PARTITIONS = 3
 """Of the topics that carry load: with three brokers, each leads one."""
+PASSES = 2
+"""How often a topic is read in one round."""
 SIZES = {"100 B": 100, "1 KB": 1000, "10 KB": 10_000}
 _PER_GB = Quantity("cpu_per_gb", "s/GB", "lower", "broker CPU", Goal(0.7))
 
@@ -28,20 +33,29 @@ def flow(records: float, size: int, seconds: float, usage: Usage) -> dict[str, f
 def _produce(size: int, replicas: int, acks: str, codec: str) -> Case:
     def measure(context: Context) -> Mapping[str, float]:
         cluster = context.cluster
-        load = {"size": size, "acks": acks, "codec": codec, "seconds": context.scale.seconds}
-        with loads.topic(cluster, "produce", PARTITIONS, replicas) as topic:
-            with cluster.counted() as usage:
-                done = loads.client("produce", cluster, topic=topic, partitions=PARTITIONS, **load)
+        load: dict[str, Any] = {
+            "size": size,
+            "acks": acks,
+            "codec": codec,
+        }
+        with (
+            loads.topic(cluster, "produce", PARTITIONS, replicas) as topic,
+            cluster.counted() as usage,
+        ):
+            load |= {"topic": topic, "partitions": PARTITIONS, "seconds": context.scale.seconds}
+            done = loads.client("produce", cluster, **load)
         return flow(done["records"], size, done["seconds"], usage)
 
     label = next(label for label, of in SIZES.items() if of == size)
+    goal = Goal(1.3 if size == 1000 and codec == "none" else 1.0)
+    headline = acks == "all" and (codec == "none" or replicas == 3)
     coded = "" if codec == "none" else f", {codec}"
     return Case(
         f"produce {label}, RF {replicas}, acks={acks}{coded}",
         (
-            Quantity("mb_s", "MB/s", "higher", goal=Goal(1.3 if size == 1000 else 1.0)),
+            Quantity("mb_s", "MB/s", "higher", goal=goal, headline=headline),
             Quantity("records_s", "records/s", "higher", "records"),
-            _PER_GB,
+            attrs.evolve(_PER_GB, headline=headline and size == 1000 and codec == "none"),
         ),
         measure,
         seconds=4.0,
@@ -53,14 +67,16 @@ def _java_produce(size: int, replicas: int) -> Case:
     def measure(context: Context) -> Mapping[str, float]:
         cluster = context.cluster
         records = int(context.scale.seconds * 100_000)
-        with loads.topic(cluster, "produce", PARTITIONS, replicas) as topic:
-            with cluster.counted() as usage:
-                done = loads.java_produce(cluster, topic, records, size)
+        with (
+            loads.topic(cluster, "produce", PARTITIONS, replicas) as topic,
+            cluster.counted() as usage,
+        ):
+            done = loads.java_produce(cluster, topic, records, size)
         return flow(records, size, records / done["records_s"], usage)
 
     return Case(
         f"produce 1 KB, RF {replicas}, Kafka's ProducerPerformance",
-        (Quantity("mb_s", "MB/s", "higher", goal=Goal(1.0)), _PER_GB),
+        (Quantity("mb_s", "MB/s", "higher", goal=Goal(1.0), headline=replicas == 3), _PER_GB),
         measure,
         seconds=6.0,
     )
@@ -84,17 +100,19 @@ def _consume(label: str) -> Case:
     size = SIZES[label]
 
     def measure(context: Context) -> Mapping[str, float]:
-        topic, records = _filled(context.cluster, size, context.scale.read_mb * min(1000, size) // 1000)
+        topic, records = _filled(
+            context.cluster, size, context.scale.read_mb * min(1000, size) // 1000
+        )
         with context.cluster.counted() as usage:
-            seconds = loads.kcat_read(context.cluster, topic, records)
-        return flow(records, size, seconds, usage)
+            seconds = sum(loads.kcat_read(context.cluster, topic, records) for _ in range(PASSES))
+        return flow(PASSES * records, size, seconds, usage)
 
     return Case(
         f"consume {label} from the page cache",
         (
-            Quantity("mb_s", "MB/s", "higher", goal=Goal(1.3)),
+            Quantity("mb_s", "MB/s", "higher", goal=Goal(1.3), headline=True),
             Quantity("records_s", "records/s", "higher", "records"),
-            _PER_GB,
+            attrs.evolve(_PER_GB, headline=size == 1000),
         ),
         measure,
         seconds=4.0,
@@ -117,8 +135,81 @@ def _java_consume() -> Case:
     )
 
 
+def _consume_cold() -> Case:
+    def measure(context: Context) -> Mapping[str, float]:
+        cluster = context.cluster
+        megabytes = min(300, context.scale.read_mb)
+        size = 1010  # a topic of its own
+        topic, records = _filled(cluster, size, megabytes)
+        with (
+            loads.topic(cluster, "beside", 1, 3) as beside,
+            _producing_beside(cluster, beside) as lone,
+        ):
+            logs = [path for path in cluster.data_files(topic) if path.suffix == ".log"]
+            loads.write_out(logs, forget=True)
+            before = accounting.bytes_read(cluster.pids)
+            with cluster.counted() as usage:
+                seconds = loads.kcat_read(cluster, topic, records)
+            read = accounting.bytes_read(cluster.pids) - before
+            p99 = lone.finish()["p99"]
+        if read < 0.9 * records * size:
+            raise BenchError(f"only {read} of {records * size} bytes came from the disk")
+        return {**flow(records, size, seconds, usage), "p99": p99}
+
+    return Case(
+        "consume 1 KB from a cold disk",
+        (
+            Quantity("mb_s", "MB/s", "higher", headline=True),
+            _PER_GB,
+            Quantity("p99", "ms", "lower", "p99 of a producer beside", headline=True),
+        ),
+        measure,
+        seconds=7.0,
+    )
+
+
+def _producing_beside(cluster: Cluster, topic: str) -> loads.ClientProcess:
+    """Somebody who writes a record a hundred times a second while others are at work."""
+    load: dict[str, Any] = {"topic": topic, "size": 100, "acks": "all", "interval": 0.01}
+    return loads.ClientProcess("lone", bootstrap=cluster.bootstrap, **load).wait_started()
+
+
+def _ten_groups() -> Case:
+    def measure(context: Context) -> Mapping[str, float]:
+        cluster = context.cluster
+        with (
+            loads.topic(cluster, "beside", 1, 3) as beside,
+            loads.topic(cluster, "produce", PARTITIONS, 3) as topic,
+            loads.group_readers(cluster, topic, 10),
+            _producing_beside(cluster, beside) as lone,
+        ):
+            with cluster.counted() as usage:
+                load: dict[str, Any] = {
+                    "topic": topic,
+                    "partitions": PARTITIONS,
+                    "seconds": context.scale.seconds,
+                }
+                done = loads.client("produce", cluster, size=1000, **load)
+            p99 = lone.finish()["p99"]
+        return {**flow(done["records"], 1000, done["seconds"], usage), "p99": p99}
+
+    return Case(
+        "produce 1 KB, RF 3, acks=all, while ten groups read",
+        (
+            Quantity("mb_s", "MB/s", "higher", headline=True),
+            _PER_GB,
+            Quantity("p99", "ms", "lower", "p99 of a producer beside", headline=True),
+        ),
+        measure,
+        seconds=10.0,
+    )
+
+
 _MATRIX = [
-    (size, replicas, acks, "none") for size in (1000, 100, 10_000) for replicas in (1, 3) for acks in ("all", "1")
+    (size, replicas, acks, "none")
+    for size in (1000, 100, 10_000)
+    for replicas in (1, 3)
+    for acks in ("all", "1")
 ]
 _CODED = [(1000, replicas, "all", codec) for codec in ("lz4", "zstd") for replicas in (1, 3)]
 
@@ -131,5 +222,8 @@ PARTS = (
         ),
         SHARED,
     ),
-    Part("consume", (_consume("1 KB"), _consume("100 B"), _java_consume()), SHARED),
+    Part(
+        "consume", (_consume("1 KB"), _consume("100 B"), _java_consume(), _consume_cold()), SHARED
+    ),
+    Part("readers", (_ten_groups(),), SHARED),
 )
