@@ -76,9 +76,12 @@ class Run:
                 stage = parts[0].stage
                 together = [part for part in parts if part.stage is stage] if stage else parts[:1]
                 parts = [part for part in parts if part not in together]
-                with self._staged(stage) as contexts:
-                    for part in together:
-                        self.measure(part, contexts)
+                try:
+                    with self._staged(stage) as contexts:
+                        for part in together:
+                            self.measure(part, contexts)
+                except Exception as error:  # noqa: BLE001 - the other stages may stand
+                    self._failed(", ".join(part.name for part in together), error)
 
     def measure(self, part: Part, contexts: Mapping[str, Context]) -> None:
         """Measure what is missing of one part, A B A B, round by round."""
@@ -105,8 +108,7 @@ class Run:
                 context.staged.start()  # what an earlier case left dead
             values = case.measure(context)
         except Exception as error:  # noqa: BLE001 - one case that fails must not end the others
-            self.failures.append(f"{case.name}, {side}: {type(error).__name__}: {error}")
-            self.console.print_exception(extra_lines=0)
+            self._failed(f"{case.name}, {side}", error)
             return
         for row, key in self._rows(part, case):
             row.rounds.setdefault(side, []).append(values[key])
@@ -120,6 +122,10 @@ class Run:
             f"[dim]{case.name}, {side}: {told} ({time.monotonic() - started:.1f} s)[/dim]",
             highlight=False,
         )
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.failures.append(f"{what}: {type(error).__name__}: {error}")
+        self.console.print_exception(extra_lines=0)
 
     def _rows(self, part: Part, case: Case) -> list[tuple[Row, str]]:
         """The row of each quantity of a case, made if it is not there, and its key."""

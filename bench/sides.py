@@ -267,8 +267,16 @@ class Cluster:
         usage.peak_mb = accounting.peak_mb(self.pids)
 
     def data_files(self, topic: str) -> Sequence[Path]:
-        """All files of a topic on all brokers, those being deleted as well."""
-        return [path for path in self.directory.glob(f"data-*/{topic}-*/*") if path.is_file()]
+        """All files of a topic on all brokers; those of a deleted one as long as they are there."""
+        found: list[Path] = []
+        for folder in self.directory.glob("data-*"):
+            for name in os.listdir(folder):
+                if name.startswith(f"{topic}-"):
+                    try:
+                        found += [folder / name / file for file in os.listdir(folder / name)]
+                    except FileNotFoundError:
+                        continue  # deleted between the two lines
+        return found
 
     def _cpu_seconds(self) -> float:
         return self._ended_cpu + accounting.cpu_seconds(self.pids)
