@@ -3,6 +3,7 @@
 Every function blocks until its process has ended, within a time limit, and leaves nothing running.
 """
 
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from bench.sides import BenchError, Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 120.0
+_NUMBERS = itertools.count(1)
 _TOOLS = "org.apache.kafka.tools"
 
 
@@ -89,12 +91,14 @@ def delete_topic(cluster: Cluster, topic: str, timeout: float = 60.0) -> None:
 
 @contextmanager
 def topic(cluster: Cluster, name: str, partitions: int, replicas: int) -> Iterator[str]:
-    """A topic for the time of the block."""
-    create_topic(cluster, name, partitions, replicas)
+    """A topic for the time of the block, with a name that no deleted one had: a cluster may not be
+    done with that one yet."""
+    unique = f"{name}-{next(_NUMBERS)}"
+    create_topic(cluster, unique, partitions, replicas)
     try:
-        yield name
+        yield unique
     finally:
-        delete_topic(cluster, name)
+        delete_topic(cluster, unique)
 
 
 class ClientProcess:
