@@ -45,6 +45,7 @@ TABLE: dict[str, tuple[int, str]] = {
     "zkafka.controller.events": (3, "P"),
     "zkafka.controller.machine": (3, "P"),
     "zkafka.controller.placement": (3, "P"),
+    "zkafka.controller.suspicion": (3, "P"),
     "zkafka.groups": (3, "P"),
     "zkafka.groups.events": (3, "P"),
     "zkafka.groups.group": (3, "P"),
