@@ -13,7 +13,7 @@ from zkafka.zk.operations import SessionState
 from zkafka.zk.registration import Registration
 from zkafka.zk.session import open_session
 from zkafka.zk.store import Store
-from zkafka.zk.znodes import BrokerRegistration
+from zkafka.zk.znodes import BrokerRegistration, Fence
 
 COUNT = 1000
 
@@ -71,6 +71,29 @@ async def test_two_candidates_and_a_deposed_controller(hosts, store):
         assert (await rival.elect(2, 6)).controller_epoch == fence.controller_epoch + 1
         with pytest.raises(FencedEpoch):
             await store.write_partition_states(fence, states(1))
+
+
+async def test_a_suspected_controller_is_deposed_by_one_transaction_or_not_at_all(hosts, store):
+    """The check on /controller_epoch and the deletion of /controller stand and fall together."""
+    async with (
+        open_session(hosts, 10_000, Clock()) as suspect_session,
+        open_session(hosts, 10_000, Clock()) as rival_session,
+    ):
+        suspect, rival = Store(suspect_session), Store(rival_session)
+        endpoints = (Endpoint("PLAINTEXT", "h", 9092),)
+        epoch = await suspect.register_broker(BrokerRegistration(broker_id=1, endpoints=endpoints))
+        fence = await suspect.elect(1, 5)
+        stale = Fence(fence.controller_epoch, fence.zk_version - 1)
+        await store._vacate(stale, 0)
+        assert await store.controller() == 1, "refused: another version of /controller_epoch"
+        assert not await store.depose(1, epoch + 1)
+        assert await store.depose(1, epoch)
+        assert await store.controller() is None
+        assert (await rival.elect(2, 6)).controller_epoch == fence.controller_epoch + 1
+        assert not await store.depose(1, epoch)
+        assert await store.controller() == 2
+        with pytest.raises(FencedEpoch):
+            await suspect.write_partition_states(fence, states(1))
 
 
 async def test_a_topic_too_large_for_zookeeper_is_refused_with_a_sentence(session, store):

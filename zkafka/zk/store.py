@@ -51,6 +51,7 @@ from zkafka.model import (
 )
 from zkafka.zk import znodes
 from zkafka.zk.operations import (
+    ANY_VERSION,
     MAX_REQUEST_BYTES,
     Check,
     Create,
@@ -445,14 +446,40 @@ class Store:
 
     async def resign(self, fence: Fence) -> None:
         """Give the office up, so that another can be elected; nothing, if another was already."""
+        await self._vacate(fence)
+
+    async def _vacate(self, fence: Fence, version: int = ANY_VERSION) -> None:
+        """Remove /controller as it was in that term; nothing, if the term is over."""
 
         async def attempt() -> None:
             try:
-                await self._fenced(fence, [Delete(znodes.CONTROLLER)])
+                await self._fenced(fence, [Delete(znodes.CONTROLLER, version)])
             except (FencedEpoch, NoNode):
                 return
 
         await self._retrying(attempt)
+
+    async def depose(self, broker_id: BrokerId, broker_epoch: BrokerEpoch) -> bool:
+        """Take the office from the controller, if it is the broker registered under that epoch, so
+        that another can be elected; False, and nothing done, if it is not.
+
+        Nobody but that very term is ended, however late the request arrives: any later election
+        changes the epoch that the transaction checks, which is read before the holder is. A lost
+        reply is not made up for by deposing somebody else: once more against the same term, or not.
+        """
+        epoch, version = await self._controller_epoch()
+        holder = await self._get(znodes.CONTROLLER)
+        registration = await self._get(znodes.broker_path(broker_id))
+        if (
+            holder is None
+            or registration is None
+            or znodes.decode_controller(holder[0]) != broker_id
+            or registration[1].czxid != broker_epoch
+            or registration[1].ephemeral_owner != holder[1].ephemeral_owner
+        ):
+            return False
+        await self._vacate(Fence(epoch, version), holder[1].version)
+        return True
 
     # ---------------------------------------------------------------------------- topics
 

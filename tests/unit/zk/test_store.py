@@ -221,6 +221,98 @@ async def test_resigning_after_a_rival_was_elected_leaves_the_rival(server, stor
     assert rival == Fence(2, 2)
 
 
+class TestDeposing:
+    """Broker 1, registered and the controller, is suspected by whoever has `store`."""
+
+    @pytest.fixture
+    async def suspect(self, server):
+        suspect = Store(server.session())
+        suspect.epoch = await suspect.register_broker(registration(1))
+        suspect.fence = await suspect.elect(1, now_ms=5)
+        return suspect
+
+    async def test_the_suspect_loses_its_office_and_writes_nothing_once_another_has_it(
+        self, server, store, suspect
+    ):
+        assert await store.depose(1, suspect.epoch)
+        assert await store.controller() is None
+        assert await store.brokers(watch=False), "its registration is its session's"
+        assert await store.elect(2, now_ms=6) == Fence(2, 2)
+        with pytest.raises(FencedEpoch):
+            await suspect.write_partition_states(suspect.fence, states(1))
+
+    async def test_nobody_else_does(self, server, store, suspect):
+        other_epoch = await Store(server.session()).register_broker(registration(2, port=9093))
+        assert not await store.depose(2, other_epoch)
+        assert not await store.depose(3, 1)
+        assert await store.controller() == 1
+
+    async def test_another_registration_of_it_does_not(self, server, store, suspect):
+        assert not await store.depose(1, suspect.epoch - 1)
+        assert await store.controller() == 1
+
+    async def test_nor_one_whose_office_is_of_another_session(self, server, store):
+        """Registered anew, with the former session's office not gone yet."""
+        former = Store(server.session())
+        await former.elect(1, now_ms=5)
+        epoch = await Store(server.session()).register_broker(registration(1))
+        assert not await store.depose(1, epoch)
+        assert await store.controller() == 1
+
+    async def test_nobody_holds_the_office(self, store, suspect):
+        await suspect.resign(suspect.fence)
+        assert not await store.depose(1, suspect.epoch)
+
+    async def test_an_election_in_the_last_moment_is_left_alone(
+        self, server, session, store, suspect
+    ):
+        """The suspect itself was elected again: its new term is not the one that was meant."""
+        again = []
+
+        def get_in_first(_operations):
+            server.multi(
+                [
+                    Delete("/controller"),
+                    Create("/controller", znodes.encode_controller(1, 6), ephemeral=True),
+                    Set("/controller_epoch", b"2"),
+                ],
+                suspect._session.session_id,
+            )
+            again.append(server.nodes["/controller"].czxid)
+
+        session.before = get_in_first
+        await store.depose(1, suspect.epoch)
+        assert server.nodes["/controller"].czxid == again[0]
+
+    @pytest.mark.parametrize("lost", ["request", "reply"])
+    async def test_a_lost_reply_deposes_that_term_and_no_later_one(
+        self, server, session, store, suspect, lost
+    ):
+        session.fail_next(lost)
+        assert await store.depose(1, suspect.epoch)
+        assert await store.controller() is None
+
+    async def test_a_lost_reply_and_a_term_that_began_meanwhile(
+        self, server, session, store, suspect
+    ):
+        session.fail_next("reply")
+        attempts = []
+
+        async def elected_meanwhile():
+            attempts.append(await suspect.elect(1, now_ms=7))
+
+        wait_connected = session.wait_connected
+
+        async def waiting():
+            await elected_meanwhile()
+            await wait_connected()
+
+        session.wait_connected = waiting
+        assert await store.depose(1, suspect.epoch)
+        assert attempts == [Fence(2, 2)]
+        assert await store.controller() == 1
+
+
 async def test_the_controller_is_watched_for_coming_and_going(server, session, store):
     other = Store(server.session())
     hints = session.subscribe()
