@@ -21,7 +21,9 @@ Three words for how well a replica is, each weaker than the one before:
   directory there. Only such a replica may be elected.
 - *present*: as online, but its broker may be shutting down. Such a leader still leads, and must
   still be told.
-- *reachable* is a property of the broker alone: it is registered, so that requests are sent to it.
+- *reachable* is a property of the broker alone: it is registered and not suspected to be dead, so
+  that requests are sent to it. `brokers` are the reachable ones; whoever is `registered` besides is
+  suspected, and counts as failed in all of this.
 
 Holds (`check`):
 - a partition is NEW iff no state of it is known; ONLINE iff its leader is present;
@@ -114,6 +116,7 @@ class ClusterContext:
     """Everything the controller knows, for one term of office; only `machine.py` changes it."""
 
     def __init__(self) -> None:
+        self.registered: dict[BrokerId, LiveBroker] = {}
         self.brokers: dict[BrokerId, LiveBroker] = {}
         self.shutting_down: set[BrokerId] = set()
         self.topic_ids: dict[str, uuid.UUID] = {}
@@ -196,12 +199,16 @@ class ClusterContext:
     # Brokers and replicas.
 
     def live_ids(self) -> list[BrokerId]:
-        """Brokers that are registered and not shutting down, sorted."""
+        """Brokers that are reachable and not shutting down, sorted."""
         return sorted(self.brokers.keys() - self.shutting_down)
 
     def is_live(self, broker_id: BrokerId) -> bool:
-        """Whether the broker is registered and not shutting down."""
+        """Whether the broker is reachable and not shutting down."""
         return broker_id in self.brokers and broker_id not in self.shutting_down
+
+    def is_suspected(self, broker_id: BrokerId) -> bool:
+        """Whether the broker is registered and counts as failed all the same."""
+        return broker_id in self.registered and broker_id not in self.brokers
 
     def is_present(self, broker_id: BrokerId, tp: TopicPartition) -> bool:
         """See "present" above."""
@@ -276,7 +283,8 @@ class ClusterContext:
 
     def check(self) -> None:
         """Assert what the module's docstring promises."""
-        assert self.shutting_down <= self.brokers.keys()
+        assert self.brokers.items() <= self.registered.items()
+        assert self.shutting_down <= self.registered.keys()
         assert self.offline_dirs.keys() <= self.brokers.keys()
         assert self.topics_to_delete <= self.topic_ids.keys()
         assert self.deletions_started <= self.topics_to_delete

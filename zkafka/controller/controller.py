@@ -23,6 +23,13 @@ The session decides how much may be done:
 |           | what it cannot tell (laws of `machine.py`). Then everything watched is looked at |
 | LOST      | has resigned, at once, with its queue cleared; those waiting get NOT_CONTROLLER  |
 
+Whom the broker's own sentinels suspect to be dead (`suspicion.py`) it is told by `suspect`. In
+office that is one more thing to look at: a suspect counts as failed from the first event of the
+term. A candidate that suspects the controller *deposes* it: it removes /controller, fenced by the
+epoch of that very term, and stands like everybody else. Once per suspicion: a controller that is
+alive may be elected again, and the doubt of one broker must not keep the cluster without any. One
+that finds its own /controller removed lets the others stand first (`RESTAND_PAUSE_S`).
+
 A write that is fenced (`FencedEpoch`) ends the term as well: somebody else was elected. So does any
 other failure that leaves an effect undone; then /controller is given up (fenced), so that another
 broker, or this one again, can begin afresh from what ZooKeeper holds.
@@ -74,6 +81,7 @@ from zkafka.controller.events import (
     SendRequest,
     ShutdownResult,
     StopReplicaAnswered,
+    SuspectsChanged,
     TookOffice,
     TopicChanged,
     TopicDeletionsMarked,
@@ -91,7 +99,14 @@ from zkafka.errors import (
     SessionLost,
     SessionSuspended,
 )
-from zkafka.model import NO_EPOCH, BrokerId, BrokerInfo, ControllerEpoch, TopicPartition
+from zkafka.model import (
+    NO_EPOCH,
+    BrokerEpoch,
+    BrokerId,
+    BrokerInfo,
+    ControllerEpoch,
+    TopicPartition,
+)
 from zkafka.protocol.messages.allocate_producer_ids import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
@@ -122,8 +137,8 @@ state_change = logging.getLogger("zkafka.state_change")
 FIRST_BALANCE_S: Final = 5.0
 """From taking office to the first look at the leaders' balance; Kafka's number."""
 RESTAND_PAUSE_S: Final = 0.5
-"""After a failed term, before standing again: long enough for another broker to be elected first,
-and for a cause that does not go away not to fill the log."""
+"""After a term that failed or was ended by others, before standing again: long enough for another
+broker to be elected first, and for a cause that does not go away not to fill the log."""
 GIVE_UP_S: Final = 2.0
 """Longest wait for ZooKeeper when giving up the office: the session's end will do it as well."""
 
@@ -132,12 +147,15 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Look:
-    """Read something again: `what` is a path that is watched."""
+    """Read something again: `what` is a path that is watched, or `SUSPECTS`."""
 
     what: str
 
 
 Item: TypeAlias = Look | Event
+
+SUSPECTS: Final = "suspects"
+"""No path: whom our own sentinels suspect."""
 
 
 class Ask:
@@ -230,12 +248,15 @@ class ControllerStatistics:
     failed_elections_total: int
     terms_total: int
     """How often this broker was elected."""
+    depositions_total: int
+    """How often this broker removed a controller that it suspected."""
     channels: Mapping[BrokerId, ChannelStatistics]
 
 
 _STATE_OF_EVENT: Mapping[type[Any], int] = {
     TookOffice: 1,
     BrokersChanged: 2,
+    SuspectsChanged: 2,
     TopicsChanged: 3,
     TopicChanged: 3,
     TopicDeletionsMarked: 4,
@@ -299,6 +320,10 @@ class Controller:
         self._rng = rng or random.Random()
         self._term: _Term | None = None
         self._retired = False
+        self._suspects: Mapping[BrokerId, BrokerEpoch] = {}
+        self._deposed: Mapping[BrokerId, BrokerEpoch] = {}
+        """Suspected controllers that were deposed, for as long as they are suspected."""
+        self._depositions_total = 0
         self._stirred = trio.Event()
         self._busy_with = 0
         self._queue_time = Timing()
@@ -368,7 +393,7 @@ class Controller:
         term = self._term
         if term is None or not term.in_office:
             return AllocateProducerIdsResponse(error_code=ErrorCode.NOT_CONTROLLER)
-        broker = term.machine.context.brokers.get(request.broker_id)
+        broker = term.machine.context.registered.get(request.broker_id)
         if broker is None:
             return AllocateProducerIdsResponse(error_code=ErrorCode.BROKER_ID_NOT_REGISTERED)
         if broker.epoch != request.broker_epoch:
@@ -385,6 +410,13 @@ class Controller:
     def unclean_election_enabled(self, topic: str | None) -> None:
         """unclean.leader.election.enable was turned on for a topic, or (None) everywhere."""
         self._put(UncleanElectionEnabled(topic))
+
+    def suspect(self, suspects: Mapping[BrokerId, BrokerEpoch]) -> None:
+        """Whom this broker suspects to be dead from now on, all of them; see `SuspectsChanged`."""
+        self._suspects = suspects
+        self._deposed = {b: e for b, e in self._deposed.items() if suspects.get(b) == e}
+        self._put(Look(SUSPECTS))
+        self._stirred.set()
 
     def statistics(self) -> ControllerStatistics:
         """How the controller fares; counts the cluster's partitions, so not for the hot path."""
@@ -411,6 +443,7 @@ class Controller:
             unclean_elections_total=unclean,
             failed_elections_total=failed,
             terms_total=self._terms_total,
+            depositions_total=self._depositions_total,
             channels=term.channels.statistics() if term else {},
         )
 
@@ -514,6 +547,8 @@ class Controller:
                 await trio.sleep_forever()
             try:
                 holder = await self._store.controller(watch=True)
+                if holder is not None and holder in self._suspects:
+                    await self._depose(holder, self._suspects[holder])
                 if holder in (None, self._broker_id):
                     # Our own id is there either by a won election whose reply was lost, which
                     # `elect` recognizes, or from a session of ours that is ending.
@@ -529,6 +564,21 @@ class Controller:
                 await trio.sleep(RESTAND_PAUSE_S)
                 continue
             await self._stirred.wait()
+
+    async def _depose(self, suspect: BrokerId, broker_epoch: BrokerEpoch) -> None:
+        """Remove a controller that we suspect, once; our watch on /controller tells the rest."""
+        if self._deposed.get(suspect) == broker_epoch:
+            return
+        if await self._store.depose(suspect, broker_epoch):
+            if self._suspects.get(suspect) == broker_epoch:
+                self._deposed = {**self._deposed, suspect: broker_epoch}
+            self._depositions_total += 1
+            state_change.warning(
+                "deposed a controller that is suspected broker=%d controller=%d broker_epoch=%d",
+                self._broker_id,
+                suspect,
+                broker_epoch,
+            )
 
     # In office.
 
@@ -561,7 +611,7 @@ class Controller:
             self._broker_id,
             fence.controller_epoch,
         )
-        given_up = False
+        given_up = pausing = False
         with term.scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(term.channels.run)
@@ -574,6 +624,7 @@ class Controller:
                         self._queue_time.add(self._clock.monotonic_ms() - put_ms)
                         await self._process(term, item)
                 except FencedEpoch as error:
+                    pausing = True
                     self._leave(term, f"fenced: {error}")
                 except SessionLost as error:
                     self._leave(term, f"session lost: {error}")
@@ -585,10 +636,11 @@ class Controller:
                         error,
                         exc_info=True,
                     )
-                    given_up = True
+                    given_up = pausing = True
                     self._leave(term, str(error))
         if given_up:
             await self._give_up(fence)
+        if pausing:
             await trio.sleep(RESTAND_PAUSE_S)
 
     def _leave(self, term: _Term, reason: str) -> None:
@@ -660,6 +712,7 @@ class Controller:
             states=states,
             deletions=frozenset(deletions),
             preferred_elections=frozenset(preferred or ()),
+            suspects=self._suspects,
         )
 
     async def _read_brokers(self) -> dict[BrokerId, LiveBroker]:
@@ -707,6 +760,8 @@ class Controller:
                     raise FencedEpoch(f"/controller is held by {holder}")
             case znodes.BROKER_IDS:
                 await self._play(term, BrokersChanged(await self._patiently(self._read_brokers)))
+            case what if what == SUSPECTS:
+                await self._play(term, SuspectsChanged(self._suspects))
             case znodes.TOPICS:
                 await self._patiently(lambda: self._look_at_topics(term))
             case znodes.TOPIC_DELETIONS:

@@ -44,6 +44,8 @@ class TookOffice:
     states: Mapping[TopicPartition, PartitionState]
     deletions: frozenset[str]
     preferred_elections: frozenset[TopicPartition]
+    suspects: Mapping[BrokerId, BrokerEpoch] = attrs.field(factory=dict)
+    """As in `SuspectsChanged`."""
 
 
 @attrs.frozen
@@ -51,6 +53,14 @@ class BrokersChanged:
     """The registered brokers, all of them, as they are now."""
 
     brokers: Mapping[BrokerId, LiveBroker]
+
+
+@attrs.frozen
+class SuspectsChanged:
+    """Whom this broker suspects to be dead, all of them, by the registration concerned
+    (`suspicion.py`); one that is not registered under that epoch means nobody."""
+
+    suspects: Mapping[BrokerId, BrokerEpoch]
 
 
 @attrs.frozen
@@ -182,6 +192,7 @@ Outcome: TypeAlias = PartitionStatesWritten | PartitionStatesRead | UncleanElect
 Event: TypeAlias = (
     TookOffice
     | BrokersChanged
+    | SuspectsChanged
     | TopicsChanged
     | TopicChanged
     | TopicDeletionsMarked

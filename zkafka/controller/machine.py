@@ -28,6 +28,8 @@ Where we differ from Kafka 3.9 in what is decided, and why:
   A leader that is shutting down, and that nobody could replace, may still shrink its ISR.
 - LeaderAndIsr is not repeated to replicas for which nothing changed, and a topic being deleted has
   no partition states written for it any more.
+- A broker may count as failed before its session has ended (`suspicion.py`). While it is only
+  suspected, no partition with it in the ISR is led uncleanly, not even by request.
 - A reassignment found in a topic's znode is carried along in all requests but not executed, and a
   deletion does not wait for it.
 
@@ -87,6 +89,7 @@ from zkafka.controller.events import (
     RewriteTopic,
     ShutdownResult,
     StopReplicaAnswered,
+    SuspectsChanged,
     TookOffice,
     TopicChanged,
     TopicDeletionsMarked,
@@ -98,6 +101,7 @@ from zkafka.controller.events import (
 from zkafka.errors import ErrorCode
 from zkafka.model import (
     NO_LEADER,
+    BrokerEpoch,
     BrokerId,
     ControllerEpoch,
     PartitionState,
@@ -171,6 +175,7 @@ class ControllerMachine:
             controller_epoch=controller_epoch,
             inter_broker_listener=inter_broker_listener,
         )
+        self._suspects: Mapping[BrokerId, BrokerEpoch] = {}
         self._effects: list[Effect] = []
         self._procedure: Procedure[None] | None = None
         self._awaiting: Asking | None = None
@@ -213,6 +218,8 @@ class ControllerMachine:
                 return self._on_took_office(event)
             case BrokersChanged():
                 return self._on_brokers_changed(event)
+            case SuspectsChanged():
+                return self._on_suspects_changed(event)
             case TopicsChanged():
                 return self._on_topics_changed(event)
             case TopicChanged():
@@ -254,11 +261,13 @@ class ControllerMachine:
         replica is told its state, changed or not: the last controller may have died before saying.
         """
         context = self.context
-        assert not context.brokers
+        assert not context.registered
         assert not context.topic_ids
-        for broker_id in sorted(event.brokers):
-            context.brokers[broker_id] = event.brokers[broker_id]
-            self._do(OpenChannel(event.brokers[broker_id]))
+        context.registered = dict(event.brokers)
+        self._suspects = event.suspects
+        for broker_id, broker in sorted(self._reachable().items()):
+            context.brokers[broker_id] = broker
+            self._do(OpenChannel(broker))
         for name in sorted(event.topics):
             self._learn_topic(name, event.topics[name])
         self._mark_deletions(event.deletions)
@@ -315,7 +324,36 @@ class ControllerMachine:
 
     def _on_brokers_changed(self, event: BrokersChanged) -> Procedure[None]:
         context = self.context
-        old, new = context.brokers, event.brokers
+        ended = {
+            broker_id
+            for broker_id, broker in context.registered.items()
+            if broker_id not in event.brokers or event.brokers[broker_id].epoch != broker.epoch
+        }
+        lifted = any(context.is_suspected(broker_id) for broker_id in ended)
+        context.registered = dict(event.brokers)
+        context.shutting_down -= ended
+        yield from self._follow_brokers(lifted=lifted)
+
+    def _on_suspects_changed(self, event: SuspectsChanged) -> Procedure[None]:
+        """A suspect is handled as a broker that failed, one that answers as a broker that came."""
+        self._suspects = event.suspects
+        yield from self._follow_brokers()
+
+    def _reachable(self) -> dict[BrokerId, LiveBroker]:
+        """Who is registered and not suspected."""
+        return {
+            broker_id: broker
+            for broker_id, broker in self.context.registered.items()
+            if self._suspects.get(broker_id) != broker.epoch
+        }
+
+    def _follow_brokers(self, *, lifted: bool = False) -> Procedure[None]:
+        """Take out the brokers that cannot be reached any more, and let in those that now can.
+
+        `lifted`: a suspect has gone for good, and nothing waits for its answer any longer.
+        """
+        context = self.context
+        old, new = context.brokers, self._reachable()
         dead = old.keys() - new.keys()
         bounced = {b for b in old.keys() & new.keys() if old[b].epoch != new[b].epoch}
         came = new.keys() - old.keys()
@@ -326,7 +364,6 @@ class ControllerMachine:
             self._do(CloseChannel(broker_id))
         for broker_id in sorted(dead | bounced):
             del context.brokers[broker_id]
-            context.shutting_down.discard(broker_id)
             context.offline_dirs.pop(broker_id, None)
         for broker_id in sorted(moved):
             context.brokers[broker_id] = new[broker_id]
@@ -342,7 +379,7 @@ class ControllerMachine:
             self._announcements.metadata()
         if came or bounced:
             yield from self._start_brokers([new[b] for b in sorted(came | bounced)])
-        elif dead:
+        elif dead or lifted:
             yield from self._elect_offline()
 
     def _take_offline(self, gone: Sequence[Replica]) -> Procedure[None]:
@@ -546,7 +583,8 @@ class ControllerMachine:
     def _elect_offline(self, only_topic: str | None = None) -> Procedure[None]:
         """Try to find leaders for all partitions that have none: the NEW and the OFFLINE.
 
-        Whether a topic allows unclean election is asked only for those without a live ISR member.
+        Whether a topic allows unclean election is asked only for those without a live ISR member,
+        and without a suspected one: that may be alive and have acknowledged what others lack.
         """
         context = self.context
         waiting = [
@@ -559,7 +597,8 @@ class ControllerMachine:
         hopeless = {
             tp.topic
             for tp in offline
-            if not any(context.is_online(member, tp) for member in context.states[tp].isr)
+            if not self._awaits_suspect(context.states[tp])
+            and not any(context.is_online(member, tp) for member in context.states[tp].isr)
         }
         allowed: Collection[str] = ()
         if hopeless:
@@ -573,7 +612,10 @@ class ControllerMachine:
                 return None
             online = context.online_replicas(tp)
             election = elect_offline(
-                context.replicas(tp), state.isr, online, unclean_allowed=tp.topic in allowed
+                context.replicas(tp),
+                state.isr,
+                online,
+                unclean_allowed=tp.topic in allowed and not self._awaits_suspect(state),
             )
             if election is None:
                 self.elections.failed += 1
@@ -581,6 +623,10 @@ class ControllerMachine:
             return self._elected(state, election, online, "offline election")
 
         yield from self._change(offline, decide)
+
+    def _awaits_suspect(self, state: PartitionState) -> bool:
+        """Whether the ISR has a member that is suspected only: then nothing may be lost yet."""
+        return any(self.context.is_suspected(member) for member in state.isr)
 
     def _accord(self, tp: TopicPartition) -> Change | None:
         """What must change so that the state agrees with who is present, without loss.
@@ -687,7 +733,12 @@ class ControllerMachine:
             if context.is_present(state.leader, tp):
                 return None
             online = context.online_replicas(tp)
-            election = elect_offline(context.replicas(tp), state.isr, online, unclean_allowed=True)
+            election = elect_offline(
+                context.replicas(tp),
+                state.isr,
+                online,
+                unclean_allowed=not self._awaits_suspect(state),
+            )
             if election is None:
                 return None
             return self._elected(state, election, online, "unclean election by request")
@@ -721,11 +772,12 @@ class ControllerMachine:
         """Move leadership away from a broker that asks to leave, and its replicas out of ISRs.
 
         It is marked before anything else, so that no election chooses it any more. Partitions with
-        one replica stay where they are and never hold it up. Asked again, it continues.
+        one replica stay where they are and never hold it up. Asked again, it continues. One that
+        is suspected has nothing left to hand over; the mark is for when it answers.
         """
         context = self.context
         broker_id = event.broker_id
-        broker = context.brokers.get(broker_id)
+        broker = context.registered.get(broker_id)
         if broker is None:
             self._do(Answer(event.token, ShutdownResult(ErrorCode.BROKER_NOT_AVAILABLE)))
             return

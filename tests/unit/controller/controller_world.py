@@ -23,6 +23,7 @@ from zkafka.controller.events import (
     ReadUncleanElection,
     SendRequest,
     StopReplicaAnswered,
+    SuspectsChanged,
     TookOffice,
     TopicsChanged,
     UncleanElectionRead,
@@ -92,6 +93,7 @@ class World:
         controller_epoch: int = 1,
         unclean: Iterable[str] = (),
         deletion_enabled: bool = True,
+        suspects: Iterable[int] = (),
     ) -> None:
         self.machine = ControllerMachine(
             controller_id=1,
@@ -101,6 +103,7 @@ class World:
             deletion_enabled=deletion_enabled,
         )
         self.live = brokers(*live)
+        self.suspects = {i: self.live[i].epoch for i in suspects}
         self.stored = dict(stored or {})
         self.unclean = set(unclean)
         self.sent: list[SendRequest] = []
@@ -115,6 +118,7 @@ class World:
                 states=dict(self.stored),
                 deletions=frozenset(deletions),
                 preferred_elections=frozenset(preferred_elections),
+                suspects=dict(self.suspects),
             )
         )
 
@@ -191,6 +195,11 @@ class World:
             epoch = old.epoch + 1 if old else 100 * broker_id + len(self.machine.life)
             self.live[broker_id] = broker(broker_id, epoch)
         return self.happen(BrokersChanged(dict(self.live)))
+
+    def suspect(self, *ids: int) -> list[Effect]:
+        """These, and nobody else, are suspected to be dead under their present registrations."""
+        self.suspects = {i: self.live[i].epoch for i in ids}
+        return self.happen(SuspectsChanged(dict(self.suspects)))
 
     def answer_stops(self, broker_id: int, error: int = 0) -> list[Effect]:
         """The broker answers the StopReplica it was sent last."""

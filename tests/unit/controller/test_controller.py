@@ -151,6 +151,106 @@ async def test_a_deposed_controller_resigns_when_it_looks(autojump_clock, nurser
     assert not controller.is_active
 
 
+async def test_a_suspect_counts_as_failed_until_it_answers(autojump_clock, nursery):
+    cluster = Cluster()
+    controller = await start(nursery, cluster, 1, 2, 3)
+    await cluster.create_topic("t", (2, 3))
+    await settle()
+    epoch = (await cluster.operator.brokers())[2].broker_epoch
+    controller.suspect({2: epoch})
+    await settle()
+    state = await cluster.state()
+    assert (state.leader, state.leader_epoch, state.isr) == (3, 1, (3,))
+    assert controller.statistics().active_broker_count == 2
+    assert cluster.roles(2) == {"t-0": (2, 0)}
+    controller.suspect({})
+    await settle()
+    assert cluster.roles(2) == {"t-0": (3, 1)}
+    assert controller.statistics().active_broker_count == 3
+
+
+async def test_a_suspected_controller_is_deposed_and_counts_as_failed(autojump_clock, nursery):
+    """It is dead: its session, its registration and its /controller are still there."""
+    cluster = Cluster()
+    await cluster.setup()
+    for broker_id in (1, 2, 3):
+        await cluster.register(broker_id)
+    await cluster.create_topic("t", (1, 3))
+    async with trio.open_nursery() as life:
+        await life.start(cluster.controller(1).run)
+        await settle()
+        life.cancel_scope.cancel()
+    assert (await cluster.state()).leader == 1
+    successor = cluster.controller(2)
+    await nursery.start(successor.run)
+    await settle()
+    assert not successor.is_active
+    epoch = (await cluster.operator.brokers())[1].broker_epoch
+    successor.suspect({1: epoch})
+    await settle()
+    assert successor.is_active
+    assert successor.controller_epoch == 2
+    assert successor.statistics().depositions_total == 1
+    assert (await cluster.state()).leader == 3
+    assert cluster.received[1][-1].controller_epoch == 1, "nothing is sent to the dead"
+
+
+async def test_a_controller_deposed_in_error_resigns_and_lets_the_others_stand_first(
+    autojump_clock, nursery
+):
+    cluster = Cluster()
+    first = await start(nursery, cluster, 1, 2, 3)
+    second = cluster.controller(2)
+    await nursery.start(second.run)
+    epoch = (await cluster.operator.brokers())[1].broker_epoch
+    second.suspect({1: epoch})
+    await settle()
+    assert (first.is_active, second.is_active) == (False, True)
+    await trio.sleep(1)
+    assert (first.is_active, second.is_active) == (False, True)
+
+
+async def test_a_controller_is_deposed_once_however_long_it_is_suspected(autojump_clock, nursery):
+    """3 alone cannot reach it, and does not stand: it wins again, and stays."""
+    cluster = Cluster()
+    first = await start(nursery, cluster, 1, 2, 3)
+    third = cluster.controller(3)
+    epoch = (await cluster.operator.brokers())[1].broker_epoch
+    store = Store(cluster.sessions[3])
+    third.suspect({1: epoch})
+    for expected in (True, False, False):
+        before = await store.controller()
+        await third._depose(1, epoch)
+        assert (await store.controller() is None) == expected, before
+        await trio.sleep(1)
+        assert first.is_active
+        assert third.statistics().depositions_total == 1
+    third.suspect({})
+    third.suspect({1: epoch})
+    await third._depose(1, epoch)
+    assert third.statistics().depositions_total == 2, "another suspicion"
+
+
+async def test_a_suspicion_that_ends_while_the_office_is_taken_is_not_acted_upon_later(
+    autojump_clock, nursery
+):
+    cluster = Cluster()
+    await cluster.setup()
+    for broker_id in (1, 2, 3):
+        await cluster.register(broker_id)
+    await cluster.create_topic("t", (2, 3))
+    controller = cluster.controller(1)
+    epoch = (await cluster.operator.brokers())[2].broker_epoch
+    controller.suspect({2: epoch})
+    await nursery.start(controller.run)
+    await trio.lowlevel.checkpoint()
+    controller.suspect({})
+    await settle()
+    assert controller.is_active
+    assert controller.statistics().active_broker_count == 3
+    assert "t-0" in cluster.roles(2)
+
+
 async def test_a_suspended_controller_decides_nothing_until_it_is_back(autojump_clock, nursery):
     cluster = Cluster()
     controller = await start(nursery, cluster, 1, 2, 3)

@@ -28,6 +28,9 @@ from zkafka.controller.events import (
     ReadUncleanElection,
     RewriteTopic,
     SendRequest,
+    ShutdownResult,
+    StopReplicaAnswered,
+    SuspectsChanged,
     TopicChanged,
     TopicDeletionsMarked,
     TopicsChanged,
@@ -43,7 +46,7 @@ from zkafka.protocol.messages.alter_partition import (
     TopicData,
 )
 from zkafka.protocol.messages.leader_and_isr import LeaderAndIsrRequest
-from zkafka.protocol.messages.stop_replica import StopReplicaRequest
+from zkafka.protocol.messages.stop_replica import StopReplicaRequest, StopReplicaResponse
 from zkafka.protocol.messages.update_metadata import UpdateMetadataRequest
 from zkafka.zk.znodes import TopicZnode
 
@@ -888,3 +891,205 @@ class TestMachine:
         world.fail(1)
         assert [len(w.states) for w in writes(world)] == [300]
         assert len(world.sent) == 4  # LeaderAndIsr and UpdateMetadata to each of two brokers
+
+
+class TestSuspects:
+    """A suspect counts as failed, from a registration that still stands."""
+
+    def test_a_suspected_leader_is_replaced_as_one_that_failed(self):
+        failed, suspected = World(1, 2, 3), World(1, 2, 3)
+        for world in (failed, suspected):
+            world.create("t", (2, 3, 1), (3, 1, 2))
+        failed.fail(2)
+        suspected.suspect(2)
+        assert suspected.effects == failed.effects
+        assert suspected.state("t") == (3, 1, (3, 1))
+
+    def test_it_is_told_nothing_and_nobody_is_told_of_it(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        assert world.requests(2, LeaderAndIsrRequest) == []
+        last = world.requests(3, UpdateMetadataRequest)[-1]
+        assert [b.id for b in last.live_brokers] == [1, 3]
+        assert list(last.topic_states[0].partition_states[0].offline_replicas) == [2]
+
+    def test_once_it_answers_it_is_told_everything_under_the_same_epoch(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        world.suspect()
+        assert OpenChannel(broker(2)) in world.effects
+        assert world.kinds(2) == ["UpdateMetadata", "LeaderAndIsr", "UpdateMetadata"]
+        assert world.roles(2) == {T0: (3, 1, [3, 1])}
+        assert writes(world) == []
+
+    def test_it_is_let_into_no_isr_until_it_answers(self):
+        world = World(1, 2, 3)
+        world.create("t", (1, 2, 3))
+        world.suspect(2)
+        assert world.state("t") == (1, 1, (1, 3))
+        assert proposal_error(propose(world, [1, 2, 3])) == ErrorCode.INELIGIBLE_REPLICA
+        world.suspect()
+        assert proposal_error(propose(world, [1, 2, 3])) == ErrorCode.NONE
+
+    def test_its_own_proposals_are_refused(self):
+        """A leader that lives on, cut off: it may neither shrink nor grow any in-sync set."""
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        answer = propose(world, [2], leader=2, leader_epoch=0, partition_epoch=0)
+        assert answer.error_code == ErrorCode.STALE_BROKER_EPOCH
+
+    def test_alone_in_sync_it_is_replaced_by_nobody_and_leads_again(self):
+        world = World(1, 2, 3, unclean=["t"])
+        world.create("t", (2, 3))
+        world.fail(3)
+        world.suspect(2)
+        assert world.state("t") == (-1, 2, (2,))
+        world.start(3)
+        assert world.state("t") == (-1, 2, (2,)), "unclean election is for the dead"
+        world.happen(UncleanElectionEnabled("t"))
+        assert world.state("t") == (-1, 2, (2,))
+        world.suspect()
+        assert world.state("t") == (2, 3, (2,))
+
+    def test_by_request_it_is_not_passed_over_uncleanly_either(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3))
+        world.fail(3)
+        world.suspect(2)
+        world.start(3)
+        world.happen(ElectLeadersRequested([T0], True, "token"))
+        assert world.answer()[T0].error is ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE
+        world.fail(2)
+        world.happen(ElectLeadersRequested([T0], True, "token"))
+        assert world.answer()[T0].leader == 3
+
+    def test_once_its_session_has_ended_unclean_election_follows_the_topic(self):
+        world = World(1, 2, 3, unclean=["t"])
+        world.create("t", (2, 3))
+        world.fail(3)
+        world.suspect(2)
+        world.start(3)
+        world.fail(2)
+        assert world.state("t") == (3, 3, (3,))
+        assert world.context.states[T0].recovering
+
+    def test_when_its_session_ends_nothing_is_left_to_be_done(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        assert world.fail(2) == []
+        assert world.suspect() == []
+
+    def test_a_new_registration_of_it_is_another_matter(self):
+        """The sentinels may hear of it before the controller does, or after."""
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        world.start(2)
+        assert world.roles(2) == {T0: (3, 1, [3, 1])}
+        epoch = world.live[2].epoch
+        assert world.requests(2, LeaderAndIsrRequest)[0].broker_epoch == epoch
+        assert world.suspect() == []
+
+    def test_a_suspicion_of_a_registration_that_is_not_there_is_nobodys(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        assert world.happen(SuspectsChanged({2: 7, 9: 900})) == []
+
+    def test_new_partitions_are_not_led_by_it(self):
+        world = World(1, 2, 3)
+        world.suspect(2)
+        world.create("t", (2, 3, 1), (2,))
+        assert world.state("t") == (3, 0, (3, 1))
+        assert world.context.partition_status(TopicPartition("t", 1)) is PartitionStatus.NEW
+        world.suspect()
+        assert world.state("t", 1) == (2, 0, (2,))
+
+    def test_leaders_do_not_drift_back_to_it(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.suspect(2)
+        world.happen(BalanceCheckDue())
+        assert world.effects == []
+
+    def test_a_new_controller_begins_with_its_own_suspects(self):
+        world = World(
+            1,
+            2,
+            3,
+            topics={"t": topic("t", (2, 3, 1))},
+            stored={T0: stored(2, (2, 3, 1), epoch=4)},
+            suspects=[2],
+        )
+        assert world.state("t") == (3, 5, (3, 1))
+        assert world.kinds(2) == []
+
+    def test_a_new_controller_that_does_not_suspect_it_tells_it_what_has_become(self):
+        old = World(1, 2, 3)
+        old.create("t", (2, 3, 1))
+        old.suspect(2)
+        new = World(
+            1, 2, 3, topics={"t": topic("t", (2, 3, 1))}, stored=old.stored, controller_epoch=2
+        )
+        assert new.roles(2) == {T0: (3, 1, [3, 1])}
+        assert new.state("t") == (3, 1, (3, 1))
+
+    def test_its_replicas_do_not_count_as_deleted(self):
+        world = World(1, 2, 3)
+        world.create("t", (1, 2))
+        world.suspect(2)
+        world.happen(TopicDeletionsMarked(frozenset({"t"})))
+        world.answer_stops(1)
+        assert DeleteTopicNodes("t") not in world.effects
+        world.suspect()
+        assert world.stopped(2) == {T0: True}
+        world.answer_stops(2)
+        assert DeleteTopicNodes("t") in world.effects
+
+    def test_an_answer_of_before_it_was_suspected_deletes_nothing_while_it_is(self):
+        world = World(1, 2, 3)
+        world.create("t", (1, 2))
+        world.happen(TopicDeletionsMarked(frozenset({"t"})))
+        [request] = world.requests(2, StopReplicaRequest)
+        world.answer_stops(1)
+        world.suspect(2)
+        world.happen(StopReplicaAnswered(2, request, StopReplicaResponse()))
+        assert world.effects == []
+        world.suspect()
+        assert world.stopped(2) == {T0: True}, "asked again"
+
+    def test_one_that_is_leaving_is_still_leaving_when_it_answers(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1))
+        world.happen(ControlledShutdownRequested(2, 200, "token"))
+        world.suspect(2)
+        world.suspect()
+        world.happen(BalanceCheckDue())
+        assert world.state("t")[0] == 3
+        world.start(2)
+        assert world.context.is_live(2), "the mark went with the registration"
+
+    def test_one_that_asks_to_leave_has_nothing_to_hand_over(self):
+        world = World(1, 2, 3)
+        world.create("t", (2, 3, 1), (2,))
+        world.suspect(2)
+        world.happen(ControlledShutdownRequested(2, 200, "token"))
+        assert world.answer() == ShutdownResult(ErrorCode.NONE, ())
+        assert writes(world) == []
+        world.suspect()
+        assert not world.context.is_live(2)
+
+    def test_a_failed_directory_is_learnt_again(self):
+        world = World(1, 2, 3)
+        world.create("t", (1, 2, 3))
+        [request] = [s.request for s in world.sent if s.broker_id == 2][:1]
+        world.answer_leader_and_isr(2, request, ErrorCode.KAFKA_STORAGE_ERROR)
+        assert world.state("t")[2] == (1, 3)
+        world.suspect(2)
+        world.suspect()
+        [request] = world.requests(2, LeaderAndIsrRequest)
+        world.answer_leader_and_isr(2, request, ErrorCode.KAFKA_STORAGE_ERROR)
+        assert not world.context.is_present(2, T0)

@@ -39,6 +39,7 @@ steps = st.one_of(
     st.tuples(st.just("up"), st.sets(brokers_ids, min_size=1, max_size=3)),
     st.tuples(st.just("bounce"), brokers_ids),
     st.tuples(st.just("leave"), brokers_ids),
+    st.tuples(st.just("suspect"), st.sets(brokers_ids, max_size=2)),
     st.tuples(st.just("propose"), st.sampled_from(PARTITIONS), st.sets(brokers_ids)),
     st.tuples(st.just("elect"), st.booleans()),
     st.tuples(st.just("balance")),
@@ -72,6 +73,8 @@ class Story:
             case ("bounce", broker_id):
                 if broker_id in world.live:
                     world.start(broker_id)
+            case ("suspect", ids):
+                world.suspect(*(ids & world.live.keys()))
             case ("leave", broker_id):
                 world.happen(ControlledShutdownRequested(broker_id, -1, "token"))
             case ("propose", tp, isr):
@@ -88,6 +91,10 @@ class Story:
                 # Somebody rewrites the same content, so that the next write meets its version.
                 world.before_write = lambda _: self.touch(tp)
         self.judge(allowed_unclean=self.unclean or step[0] == "elect")
+
+    def is_suspected(self, broker_id) -> bool:
+        registered = self.world.live.get(broker_id)
+        return registered is not None and self.world.suspects.get(broker_id) == registered.epoch
 
     def propose(self, tp, isr) -> None:
         world = self.world
@@ -126,6 +133,7 @@ class Story:
             stored=old.stored,
             controller_epoch=self.epoch,
             unclean=old.unclean,
+            suspects=[i for i in old.live if old.suspects.get(i) == old.live[i].epoch],
         )
 
     def judge(self, allowed_unclean: bool) -> None:
@@ -146,11 +154,13 @@ class Story:
                     if state.leader not in before.isr:
                         assert allowed_unclean
                         assert state.recovering
+                        assert not any(map(self.is_suspected, before.isr))
                 before = state
             written.clear()
         for tp in PARTITIONS:
             if self.world.context.partition_status(tp) is PartitionStatus.ONLINE:
                 assert stored[tp].leader in self.world.live
+                assert not self.is_suspected(stored[tp].leader)
         self.past = dict(stored)
 
 
@@ -195,3 +205,20 @@ def test_a_new_controller_agrees_with_the_old_one(story):
     after = {tp: (s.leader, s.isr) for tp, s in played.world.context.states.items()}
     # A broker shutting down is known to its controller only: the next one may elect it.
     assert shutting_down or after == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=20), st.sets(brokers_ids, min_size=1, max_size=2))
+def test_a_wrong_suspicion_costs_no_partition_its_leader_for_good(story, ids):
+    """But for a broker that is leaving, which nobody elects."""
+    played = Story(unclean=False)
+    for step in story:
+        played.play(step)
+    world = played.world
+    world.lose_replies, world.before_write = False, None
+    world.suspect()
+    world.happen(UncleanElectionEnabled(None))
+    offline = world.context.offline_partition_count()
+    world.suspect(*(i for i in ids if world.context.is_live(i)))
+    world.suspect()
+    assert world.context.offline_partition_count() == offline
