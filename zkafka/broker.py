@@ -31,6 +31,7 @@ from zkafka.admin.readiness import healthz, readyz
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
 from zkafka.controller.controller import Controller
+from zkafka.controller.sentinels import Sentinels, SentinelStatistics
 from zkafka.errors import (
     CoordinationError,
     ErrorCode,
@@ -101,6 +102,7 @@ class Broker:
         self._log_dirs: list[LogDirectory] = []
         self._listeners: list[Listener] = []
         self._controller_link: ControllerLink | None = None
+        self._sentinels: Sentinels | None = None
 
     @property
     def stopping(self) -> bool:
@@ -251,15 +253,16 @@ class Broker:
         self.state = BrokerState.STARTING
 
         metadata = MetadataCache(self.cluster_id)
+        open_transport = tcp_connector(
+            self._offload.run,
+            bind_address=config.bind_address,
+            receive_buffer_bytes=config.replica_socket_receive_buffer_bytes,
+        )
         peers = Peers(
             lambda: metadata.image,
             config.inter_broker_listener_name,
             client_id=f"broker-{self.broker_id}",
-            open_transport=tcp_connector(
-                self._offload.run,
-                bind_address=config.bind_address,
-                receive_buffer_bytes=config.replica_socket_receive_buffer_bytes,
-            ),
+            open_transport=open_transport,
             request_timeout_ms=config.replica_socket_timeout_ms,
         )
         controller_link = ControllerLink(lambda: metadata.image, peers)
@@ -274,6 +277,17 @@ class Broker:
             clock=clock,
             log_defaults=lambda: configs.log_defaults,
         )
+        if config.broker_suspicion_timeout_ms > 0:
+            self._sentinels = Sentinels(
+                broker_id=self.broker_id,
+                store=self._store,
+                session=self._session,
+                open_transport=open_transport,
+                listener_name=config.inter_broker_listener_name,
+                timeout_ms=config.broker_suspicion_timeout_ms,
+                clock=clock,
+                changed=controller.suspect,
+            )
         # The registration needs the bound ports, the dispatcher the parts: hence the late binding.
         registered: list[Registration] = []
         replicas = Replicas(
@@ -431,6 +445,8 @@ class Broker:
                 with self._needing_zookeeper():
                     await running.start(registration.run)
                 await running.start(parts.controller.run)
+                if self._sentinels is not None:
+                    running.start_soon(self._sentinels.run)
                 self.state = BrokerState.RUNNING
                 log.info("started broker=%d listeners=%s", self.broker_id, self._bound())
                 on_started()
@@ -463,6 +479,9 @@ class Broker:
             session=self._session,
             listeners=self._listeners,
             loop=meter.statistics,
+            sentinels=(
+                SentinelStatistics if self._sentinels is None else self._sentinels.statistics
+            ),
         )
         pages: Pages = {
             "/healthz": healthz,

@@ -913,6 +913,12 @@ class BrokerConfig:
         "Local address of this broker's connections to its peers; empty lets the kernel choose. "
         "Ours: it tells brokers on one machine apart, and picks an interface on a larger one.",
     )  # fmt: skip
+    broker_suspicion_timeout_ms: int = setting(
+        "zkafka.broker.suspicion.timeout.ms", Kind.INT, 200,
+        "How long a broker whose connection has ended must refuse new ones until it is taken for "
+        "dead, before its ZooKeeper session has ended; 0 or less: never. Ours: Kafka always waits "
+        "for the session.",
+    )  # fmt: skip
 
     # Worked out.
     log_defaults: LogConfig

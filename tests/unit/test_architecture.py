@@ -72,6 +72,7 @@ TABLE: dict[str, tuple[int, str]] = {
     "zkafka.replication.*": (5, "T"),
     "zkafka.controller.channels": (5, "T"),
     "zkafka.controller.controller": (5, "T"),
+    "zkafka.controller.sentinels": (5, "T"),
     "zkafka.groups.coordinator": (5, "T"),
     "zkafka.groups.runtime": (5, "T"),
     "zkafka.server.configs": (5, "T"),

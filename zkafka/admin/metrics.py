@@ -29,6 +29,7 @@ import zkafka
 from zkafka.admin.http import Page
 from zkafka.admin.loop import LoopStatistics
 from zkafka.controller.controller import ControllerStatistics, Timing
+from zkafka.controller.sentinels import SentinelStatistics
 from zkafka.errors import ErrorCode
 from zkafka.groups.coordinator import GroupStatistics
 from zkafka.log.directory import DirectoryStatistics
@@ -60,6 +61,7 @@ class Sources:
     session: Session
     listeners: Sequence[Listener]
     loop: Callable[[], LoopStatistics]
+    sentinels: Callable[[], SentinelStatistics]
 
 
 async def metrics_page(sources: Sources, offload: Offload) -> Page:
@@ -83,6 +85,7 @@ def collect(sources: Sources) -> Families:
     yield from fetch_sessions(parts.fetch_sessions.statistics())
     yield from purgatory(parts.purgatory.statistics())
     yield from controller(parts.controller.statistics())
+    yield from sentinels(sources.sentinels())
     yield from groups(parts.groups.statistics())
     yield from session(sources.session.statistics())
     yield from listeners([listener.statistics() for listener in sources.listeners])
@@ -413,6 +416,11 @@ def controller(found: ControllerStatistics) -> Families:
         found.failed_elections_total,
     )
     yield counter("zkafka_controller_terms", "Times in office", found.terms_total)
+    yield counter(
+        "zkafka_controller_depositions",
+        "Controllers that this broker suspected to be dead and removed",
+        found.depositions_total,
+    )
     yield gauge("zkafka_controller_epoch", "Epoch of its last office", found.controller_epoch)
     yield summaries(
         "zkafka_controller_event_time_ms",
@@ -441,6 +449,25 @@ def controller(found: ControllerStatistics) -> Families:
         "zkafka_controller_channel_failures",
         "Attempts to send a control request that failed",
         (({"broker_id": str(b)}, channel.failures) for b, channel in channels),
+    )
+
+
+def sentinels(found: SentinelStatistics) -> Families:
+    """How this broker judges the others, before their sessions do."""
+    yield gauge("zkafka_brokers_watched", "Brokers whose end would be noticed", found.watched)
+    yield gauge("zkafka_brokers_suspected", "Brokers taken for dead", found.suspected)
+    yield gauge(
+        "zkafka_brokers_held_back",
+        "Brokers that refuse connections, and are not suspected since too many do",
+        found.held_back,
+    )
+    yield counter(
+        "zkafka_broker_suspicions", "Times a broker was suspected", found.suspicions_total
+    )
+    yield counter(
+        "zkafka_broker_suspicions_answered",
+        "Suspected brokers that answered again under the same registration",
+        found.answered_total,
     )
 
 

@@ -15,6 +15,8 @@ UpdateMetadata and StopReplica requests. It speaks to all brokers by requests, i
   write brought comes back as an event; only what was written is announced.
 - `controller.py` stands for election, keeps the one queue of events and carries out the effects.
 - `channels.py` keeps a queue and a connection per live broker.
+- `suspicion.py` (pure) judges which brokers have died before their sessions ended, `sentinels.py`
+  holds the connections that tell; every broker has them, the controller or not.
 
 A controller may die between any two effects. The next one reads everything afresh and goes on
 from what ZooKeeper holds: a topic without partition states is created, a deletion with its marker
