@@ -286,7 +286,8 @@ class Broker:
                 listener_name=config.inter_broker_listener_name,
                 timeout_ms=config.broker_suspicion_timeout_ms,
                 clock=clock,
-                changed=controller.suspect,
+                suspects_changed=controller.suspect,
+                refusing_changed=metadata.refuse,
             )
         # The registration needs the bound ports, the dispatcher the parts: hence the late binding.
         registered: list[Registration] = []

@@ -9,7 +9,8 @@ Registrations are read from ZooKeeper, and watched: the metadata that brokers ar
 broker epochs, and leave out whom the controller suspects. While ZooKeeper cannot be reached, what
 was read last stands.
 
-`changed` is called, in the loop, with all suspects whenever there is one more or one fewer.
+`suspects_changed` is called, in the loop, with all suspects whenever there is one more or one
+fewer; `refusing_changed` with those that refuse us and may or may not be dead.
 """
 
 import logging
@@ -97,7 +98,8 @@ class Sentinels:
         listener_name: str,
         timeout_ms: int,
         clock: Clock,
-        changed: Callable[[Mapping[BrokerId, BrokerEpoch]], None],
+        suspects_changed: Callable[[Mapping[BrokerId, BrokerEpoch]], None],
+        refusing_changed: Callable[[frozenset[BrokerId]], None],
     ) -> None:
         self._broker_id = broker_id
         self._store = store
@@ -105,8 +107,10 @@ class Sentinels:
         self._open_transport = open_transport
         self._listener_name = listener_name
         self._clock = clock
-        self._changed = changed
-        self._suspicions = Suspicions(timeout_ms)
+        self._suspects_changed = suspects_changed
+        self._refusing_changed = refusing_changed
+        self._suspicions = Suspicions(timeout_ms, session.timeout_ms)
+        self._refusing: frozenset[BrokerId] = frozenset()
         self._sentinels: dict[BrokerId, _Sentinel] = {}
         self._suspicions_total = 0
         self._answered_total = 0
@@ -207,7 +211,8 @@ class Sentinels:
 
     def _step(self, event: Event) -> None:
         before = self._suspicions.suspects
-        for effect in self._suspicions.step(event, self._clock.monotonic_ms()):
+        now_ms = self._clock.monotonic_ms()
+        for effect in self._suspicions.step(event, now_ms):
             match effect:
                 case TryAgain():
                     self._sentinels[effect.broker_id].try_at_ms = effect.at_ms
@@ -247,7 +252,11 @@ class Sentinels:
                         effect.reason.value,
                     )
         if self._suspicions.suspects != before:
-            self._changed(self._suspicions.suspects)
+            self._suspects_changed(self._suspicions.suspects)
+        refusing = self._suspicions.refusing(now_ms)
+        if refusing != self._refusing:
+            self._refusing = refusing
+            self._refusing_changed(refusing)
 
 
 async def _end_of(transport: Transport) -> None:

@@ -29,6 +29,12 @@ would cost another election and prove nothing. It ends
 - when its registration is another (a new broker epoch) or gone. What is known of a broker is known
   of one registration of it, and forgotten with it.
 
+Before it is a verdict the first refusal is a hint: `refusing` are the silent brokers that refused
+since. Clients who ask for metadata just then are told that a partition led by such a broker has no
+leader, and ask again soon, where the old leader's name would have them wait for their own timers
+(a second for librdkafka). A hint lapses after `patience_ms`, the session timeout: a broker whose
+session lives on may be refusing nobody but us.
+
 Every broker judges for itself. The controller counts whom it suspects as failed
 (`machine.py`); a broker that suspects the controller deposes it (`controller.py`).
 
@@ -189,8 +195,9 @@ class _Subject:
 class Suspicions:
     """This broker's judgement on all others. `step` is the only entrance."""
 
-    def __init__(self, timeout_ms: int) -> None:
+    def __init__(self, timeout_ms: int, patience_ms: int) -> None:
         assert timeout_ms > 0
+        self._patience_ms = patience_ms
         self._timeout_ms = timeout_ms
         self._interval_ms = -(-timeout_ms // (REFUSALS - 1))
         self._registered = 0
@@ -205,6 +212,16 @@ class Suspicions:
             for subject in self._subjects.values()
             if subject.suspected_since_ms is not None
         }
+
+    def refusing(self, now_ms: int) -> frozenset[BrokerId]:
+        """Whom clients are better not sent to now."""
+        return frozenset(
+            subject.broker_id
+            for subject in self._subjects.values()
+            if subject.silent_since_ms is not None
+            and (subject.refusals or subject.convicted)
+            and now_ms - subject.silent_since_ms < self._patience_ms
+        )
 
     @property
     def held_back_count(self) -> int:

@@ -80,6 +80,9 @@ class MetadataImage:
     """The live brokers (alive or shutting down)."""
     topics: Mapping[str, TopicImage] = MappingProxyType({})
     topic_names: Mapping[uuid.UUID, str] = MappingProxyType({})
+    refusing: frozenset[BrokerId] = frozenset()
+    """Brokers that have hung up on us and refuse our connections (`controller.suspicion`): whether
+    or not they are dead, clients are sent to none of them."""
     received: bool = False
     """Whether any controller has described the cluster to us yet."""
 
@@ -95,12 +98,12 @@ class MetadataImage:
 
     def endpoint(self, broker_id: BrokerId, listener: str) -> Endpoint | None:
         """Where a live broker listens under that listener's name."""
-        broker = self.brokers.get(broker_id)
+        broker = self.brokers.get(broker_id) if self.is_alive(broker_id) else None
         return None if broker is None else broker.endpoints.get(listener)
 
     def is_alive(self, broker_id: BrokerId) -> bool:
-        """Whether the controller counts the broker among the living."""
-        return broker_id in self.brokers
+        """Whether the controller counts the broker among the living, and it does not refuse us."""
+        return broker_id in self.brokers and broker_id not in self.refusing
 
     def partition_count(self) -> int:
         """Partitions in the whole cluster."""
@@ -127,7 +130,7 @@ class MetadataChanges:
 
 
 class MetadataCache:
-    """Holds the newest `MetadataImage`; only `apply` replaces it."""
+    """Holds the newest `MetadataImage`; only `apply` and `refuse` replace it."""
 
     def __init__(self, cluster_id: str | None = None) -> None:
         self._image = MetadataImage(cluster_id=cluster_id)
@@ -136,6 +139,10 @@ class MetadataCache:
     def image(self) -> MetadataImage:
         """The newest picture; take it once and read all from it."""
         return self._image
+
+    def refuse(self, refusing: frozenset[BrokerId]) -> None:
+        """Name these brokers to nobody as leaders or coordinators, and all others again."""
+        self._image = attrs.evolve(self._image, refusing=refusing)
 
     def apply(self, request: UpdateMetadataRequest) -> MetadataChanges:
         """Replace the picture by what the controller says; the caller has checked its epoch.
@@ -188,6 +195,7 @@ class MetadataCache:
             brokers=MappingProxyType(brokers),
             topics=MappingProxyType(topics),
             topic_names=MappingProxyType(names),
+            refusing=old.refusing,
             received=True,
         )
         return MetadataChanges(

@@ -6,6 +6,7 @@ from zkafka.admin import metrics
 from zkafka.admin.loop import LoopStatistics
 from zkafka.controller.channels import ChannelStatistics
 from zkafka.controller.controller import ControllerStatistics, Timing
+from zkafka.controller.sentinels import SentinelStatistics
 from zkafka.errors import ErrorCode
 from zkafka.log.directory import DirectoryStatistics
 from zkafka.model import BrokerState, TopicPartition
@@ -132,6 +133,18 @@ def test_the_controller_has_the_names_that_alerts_know():
     assert read[f"{prefix}_uncleanleaderelections_total", ()] == found.unclean_elections_total
     queue = "kafka_controller_controllerchannelmanager_queuesize"
     assert read[queue, (("broker_id", "2"),)] == 5
+
+
+def test_suspicions_are_told():
+    read = scraped(metrics.sentinels(numbered(SentinelStatistics)))
+    assert [name for name, _ in read] == [
+        "zkafka_brokers_watched",
+        "zkafka_brokers_suspected",
+        "zkafka_brokers_held_back",
+        "zkafka_broker_suspicions_total",
+        "zkafka_broker_suspicions_answered_total",
+    ]
+    assert list(read.values()) == [1, 2, 3, 4, 5]
 
 
 def test_the_session_and_the_broker_have_the_names_that_alerts_know():

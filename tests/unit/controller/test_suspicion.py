@@ -27,6 +27,7 @@ from zkafka.controller.suspicion import (
 )
 
 TIMEOUT_MS = 200
+PATIENCE_MS = 18_000
 
 
 class Broker1:
@@ -34,7 +35,7 @@ class Broker1:
 
     def __init__(self, *others: int, timeout_ms: int = TIMEOUT_MS) -> None:
         self.now_ms = 5_000
-        self.suspicions = Suspicions(timeout_ms)
+        self.suspicions = Suspicions(timeout_ms, PATIENCE_MS)
         self.epochs = {other: 10 * other for other in others}
         self.register()
         for other in others:
@@ -49,6 +50,10 @@ class Broker1:
 
     def later(self, ms: int) -> None:
         self.now_ms += ms
+
+    @property
+    def refusing(self):
+        return self.suspicions.refusing(self.now_ms)
 
     def refuse(self, *ids: int):
         """These die, and every attempt is refused for as long as it takes; all effects."""
@@ -214,6 +219,39 @@ class TestTheEndOfASuspicion:
         me.later(ANSWER_MS)
         me.hear(Stood(2))
         assert verdicts(me.refuse(2)) == [Suspect(2, 20, silent_ms=200, refusals=3)]
+
+
+class TestTheHintForClients:
+    """Whom metadata had better not name, suspected or not."""
+
+    def test_the_first_refusal_is_one_and_a_connection_its_end(self):
+        me = Broker1(2, 3)
+        me.hear(Lost(2))
+        assert me.refusing == frozenset()
+        me.hear(Refused(2))
+        assert me.refusing == {2}
+        me.hear(Connected(2))
+        assert me.refusing == frozenset()
+
+    def test_no_answer_is_none(self):
+        me = Broker1(2, 3)
+        me.hear(Lost(2))
+        me.hear(Failed(2))
+        assert me.refusing == frozenset()
+
+    def test_those_held_back_are_meant_too(self):
+        me = Broker1(2, 3)
+        me.refuse(2, 3)
+        assert me.refusing == {2, 3}
+        me.hear(Failed(2))
+        assert me.refusing == {3}
+
+    def test_it_lapses_when_the_session_should_have_ended(self):
+        me = Broker1(2, 3)
+        me.refuse(2)
+        me.later(PATIENCE_MS)
+        assert me.refusing == frozenset()
+        assert me.suspicions.suspects == {2: 20}
 
 
 class TestOnlyAMinority:

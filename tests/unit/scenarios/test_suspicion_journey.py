@@ -85,7 +85,7 @@ def in_office(
 
 def sentinels_of(*others: int) -> Suspicions:
     """Broker 1's judgement, with a connection to each of the others for a minute."""
-    suspicions = Suspicions(timeout_ms=200)
+    suspicions = Suspicions(timeout_ms=200, patience_ms=18_000)
     suspicions.step(BrokersRegistered({b: 10 * b for b in others}, 1 + len(others)), -60_000)
     for other in others:
         suspicions.step(Connected(other), -60_000)
