@@ -30,6 +30,7 @@ Kafka's `AbstractFetcherThread`.
 """
 
 import logging
+import math
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -73,6 +74,10 @@ JOIN_GRACE_MS = 50
 a held fetch is given up."""
 
 FIRST_PAUSE_MS = 50
+
+PATIENCE_STEP_S = 1.0
+"""By how much more than replica.socket.timeout.ms an answer may be waited for: so often at most the
+deadline is moved on, instead of with every fetch."""
 
 YIELD_BYTES = 1 << 20
 """After this many bytes appended from one answer other tasks get their turn."""
@@ -131,6 +136,8 @@ class Fetcher:
         self._session = FetchSession()
         self._names: dict[uuid.UUID, str] = {}
         self._in_flight: trio.CancelScope | None = None
+        self._hurried = False
+        """Whether the deadline of what is in flight was drawn near, for somebody who joins."""
         self._joined = trio.Event()
         self._unreachable = 0
 
@@ -155,6 +162,7 @@ class Fetcher:
         if self._in_flight is not None:
             grace = trio.current_time() + JOIN_GRACE_MS / 1000
             self._in_flight.deadline = min(self._in_flight.deadline, grace)
+            self._hurried = True
 
     def unfollow(self, tp: TopicPartition) -> None:
         """Fetch the partition no more, if it was followed."""
@@ -220,7 +228,7 @@ class Fetcher:
                 try:
                     if link is None:
                         link = self._connect(self.leader)
-                    answered = await self._fetch(link, pause_ms)
+                    answered = await self._converse(link)
                 except PeerUnreachable as error:
                     self._unreachable += 1
                     logger.log(
@@ -234,7 +242,6 @@ class Fetcher:
                         await gone.aclose()
                     await self._wait(self._pause_ms(self._unreachable))
                     continue
-                self._unreachable = 0
                 if not answered:
                     self._session.lost()
                     await link.aclose()
@@ -261,26 +268,62 @@ class Fetcher:
                 longest = min(longest, following.retry_ms - now_ms)
         return longest
 
-    async def _fetch(self, link: PeerLink, max_wait_ms: int) -> bool:
-        """One request and its answer; False if it was given up. Errors: `PeerUnreachable`."""
-        asked = self._session.next_request()
-        request = self._request(asked, max_wait_ms)
-        response = None
+    async def _converse(self, link: PeerLink) -> bool:
+        """One request after the other, in one cancel scope, as long as the answers are ordinary;
+        False if the last was given up. Errors: `PeerUnreachable`."""
+        response: FetchResponse | None = None
         with trio.CancelScope() as scope:
-            self._in_flight = scope
-            try:
-                response = await link.request(request)
-            finally:
-                self._in_flight = None
-        if response is None:
-            return False
-        assert isinstance(response, FetchResponse)
+            while self._session.wanted:
+                response = None
+                response = await self._ask(link, scope, self._resume_paused())
+                if scope.cancel_called or not self._is_ordinary(response):
+                    break
+                await self._take(response)
+            else:
+                return True
+        if response is not None:
+            await self._finish(link, response)
+            return True
+        if not self._hurried:
+            raise PeerUnreachable(f"broker {self.leader}: no answer to a fetch in time")
+        return False
+
+    def _is_ordinary(self, response: FetchResponse) -> bool:
+        """Whether what it says needs no more requests."""
+        return response.error_code == ErrorCode.NONE and not any(
+            data.error_code == ErrorCode.OFFSET_OUT_OF_RANGE
+            for topic in response.responses
+            for data in topic.partitions
+        )
+
+    async def _finish(self, link: PeerLink, response: FetchResponse) -> None:
+        """Do all that an answer says."""
         if response.error_code != ErrorCode.NONE:
             await self._refused(ErrorCode.of(response.error_code))
-            return True
-        self._session.answered(response.session_id)
-        await self._take(link, response)
-        return True
+            return
+        for following in await self._take(response):
+            await self._resume_lost(link, following)
+
+    async def _ask(
+        self, link: PeerLink, scope: trio.CancelScope, max_wait_ms: int
+    ) -> FetchResponse:
+        """One request, and its answer."""
+        request = self._request(self._session.next_request(), max_wait_ms)
+        patience_s = self._config.replica_socket_timeout_ms / 1000
+        now = trio.current_time()
+        if self._hurried or not patience_s <= scope.deadline - now <= patience_s + PATIENCE_STEP_S:
+            self._hurried = False
+            scope.deadline = now + patience_s + PATIENCE_STEP_S
+        self._in_flight = scope
+        try:
+            response = await link.request(request, timeout_ms=math.inf)
+        finally:
+            self._in_flight = None
+        assert isinstance(response, FetchResponse)
+        self._unreachable = 0
+        if response.error_code == ErrorCode.NONE:
+            self._session.answered(response.session_id)
+        return response
 
     async def _refused(self, error: ErrorCode) -> None:
         self._session.refused(error)
@@ -292,15 +335,17 @@ class Fetcher:
 
     def _request(self, asked: SessionRequest, max_wait_ms: int) -> FetchRequest:
         per_partition = self._config.replica_fetch_max_bytes
-        topics: dict[uuid.UUID, list[FetchPartition]] = {}
+        topics: dict[int, tuple[uuid.UUID, list[FetchPartition]]] = {}
         for tp, position in asked.listed.items():
-            topics.setdefault(position.topic_id, []).append(
+            topic_id, leader_epoch, fetch_offset, last_fetched_epoch, log_start_offset = position
+            # By its number: a UUID's own hash is computed in Python, each time.
+            topics.setdefault(topic_id.int, (topic_id, []))[1].append(
                 FetchPartition(
                     partition=tp.partition,
-                    current_leader_epoch=position.leader_epoch,
-                    fetch_offset=position.fetch_offset,
-                    last_fetched_epoch=position.last_fetched_epoch,
-                    log_start_offset=position.log_start_offset,
+                    current_leader_epoch=leader_epoch,
+                    fetch_offset=fetch_offset,
+                    last_fetched_epoch=last_fetched_epoch,
+                    log_start_offset=log_start_offset,
                     partition_max_bytes=per_partition,
                 )
             )
@@ -318,7 +363,7 @@ class Fetcher:
             session_epoch=asked.epoch,
             topics=[
                 FetchTopic(topic_id=topic_id, partitions=partitions)
-                for topic_id, partitions in topics.items()
+                for topic_id, partitions in topics.values()
             ],
             forgotten_topics_data=[
                 ForgottenTopic(topic_id=topic_id, partitions=partitions)
@@ -328,7 +373,9 @@ class Fetcher:
 
     # Answers.
 
-    async def _take(self, link: PeerLink, response: FetchResponse) -> None:
+    async def _take(self, response: FetchResponse) -> list[Following]:
+        """Do what an answer says, but for the partitions returned: of those our log end lies
+        outside the leader's log."""
         lost: list[Following] = []
         since_yield = 0
         for topic in response.responses:
@@ -347,8 +394,7 @@ class Fetcher:
                 if since_yield >= YIELD_BYTES:
                     since_yield = 0
                     await trio.lowlevel.checkpoint()
-        for following in lost:
-            await self._resume_lost(link, following)
+        return lost
 
     def _current(self, tp: TopicPartition, topic_id: uuid.UUID) -> Following | None:
         """The partition, if an answer to what was asked still means something."""

@@ -244,7 +244,7 @@ class Link:
             raise PeerUnreachable(f"broker {self.target_id}")
         return target
 
-    async def request(self, message):
+    async def request(self, message, *, timeout_ms=None):
         assert isinstance(message, FetchRequest | ListOffsetsRequest)
         await trio.lowlevel.checkpoint()
         target = self._check()

@@ -7,7 +7,7 @@ under it: between request and answer anything may happen.
 import attrs
 import pytest
 import trio
-from replication_world import TP, World, topic_id
+from replication_world import TP, Link, World, topic_id
 
 from zkafka.errors import ErrorCode, StorageError
 from zkafka.model import TopicPartition
@@ -321,6 +321,35 @@ async def test_a_leader_that_is_away_is_asked_again_and_the_session_begins_anew(
         assert first.session_epoch == 0
         assert [len(topic.partitions) for topic in first.topics] == [1]
         assert world[1].parts.fetch_sessions.statistics().sessions == 1
+
+
+@pytest.mark.parametrize("fetches_before", [0, 40])
+async def test_a_leader_that_says_nothing_at_all_is_given_up_and_asked_anew(
+    world, autojump_clock, monkeypatch, fetches_before
+):
+    """However many answers came before in the same conversation."""
+    original, left, silent_since = Link.request, fetches_before, None
+
+    async def request(link, message, **how):
+        nonlocal left, silent_since
+        left -= 1
+        if left == -1:
+            silent_since = trio.current_time()
+            await trio.sleep_forever()
+        return await original(link, message, **how)
+
+    monkeypatch.setattr(Link, "request", request)
+    async with world.running():
+        await world.assign(1)
+        while silent_since is None:
+            await trio.sleep(0.1)
+            world[1].produce("m", acks=1)
+        patience_s = world[2].config.replica_socket_timeout_ms / 1000
+        await trio.sleep_until(silent_since + patience_s - 0.1)
+        behind = len(world[1].everything()) - len(world[2].everything())
+        assert behind > 0
+        await trio.sleep(2)
+        assert world[2].everything() == world[1].everything()
 
 
 async def test_a_leader_that_forgot_the_session_is_told_everything_again(world, autojump_clock):

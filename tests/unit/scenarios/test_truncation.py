@@ -72,7 +72,9 @@ class Play:
             link = Link(self.world, broker, fetcher.leader)
             self.world.on_answer = lose if answer == "lost" else None
             try:
-                await fetcher._fetch(link, 0)
+                with trio.CancelScope() as scope:
+                    response = await fetcher._ask(link, scope, 0)
+                await fetcher._finish(link, response)
             except PeerUnreachable:
                 fetcher._session.lost()
                 said.append("no answer")
