@@ -363,7 +363,7 @@ class LogConfig:
     )  # fmt: skip
     preallocate: bool = setting(
         "preallocate", Kind.BOOLEAN, False,
-        "Without effect: a segment grows as it is written.",
+        "Whether a new segment's file has room on the disk for segment.bytes from the beginning.",
         synonyms="log.preallocate",
     )  # fmt: skip
     record_validation: str = setting(

@@ -26,5 +26,5 @@ run in worker threads beside it; what they share with the loop is immutable, or 
 lock that is never held across an fsync. (The one wait of the loop for a worker's fsync: a
 truncation below a log start that was checkpointed rewrites that checkpoint.)
 
-Not here yet: compaction, the aborted-transaction index, `preallocate`.
+Not here yet: compaction, the aborted-transaction index.
 """

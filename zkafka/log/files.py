@@ -108,6 +108,10 @@ class Files:
             data += more
         return data
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Make the file at least `size` bytes long, of zeros and with room on the disk."""
+        self._do("allocate", self._paths[fd], os.posix_fallocate, fd, 0, size)
+
     def truncate(self, fd: int, size: int) -> None:
         """Cut the file at `size` bytes."""
         self._do("truncate", self._paths[fd], os.ftruncate, fd, size)

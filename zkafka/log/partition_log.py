@@ -172,7 +172,7 @@ class PartitionLog:
         log.entry_durable = False
         log._names_changed = True
         try:
-            segment.create()
+            segment.create(_room(config))
             if topic_id is not None and topic_id != NULL_UUID:
                 log.assign_topic_id(topic_id)
         except StorageError:
@@ -420,7 +420,7 @@ class PartitionLog:
                 self._flush(active_indexes=True)
         # Only now does anything change. A snapshot left by a failure below is right all the same.
         segment = Segment(self._disk, self.path, base_offset, new=True)
-        segment.create()
+        segment.create(_room(self.config))
         self._names_changed = True
         if active.size:
             self._segments = (*self._segments, segment)
@@ -771,7 +771,7 @@ class PartitionLog:
             self.producers.clear()
             self._snapshots.keep_between(0, -1)
             segment = Segment(self._disk, self.path, offset, new=True)
-            segment.create()
+            segment.create(_room(self.config))
             self._segments, self._active = (segment,), segment
             self._size = 0
             self._end = self.log_start_offset = offset
@@ -897,6 +897,7 @@ class PartitionLog:
     def _settle(self) -> None:
         """Snapshot, indexes and all, as a clean start wants to find them."""
         self._disk.check()
+        self._active.trim()
         settled = self._closed_at == self._end == self.recovery_point
         if not settled and (self._active.size or len(self._segments) > 1):
             self._active.seal()
@@ -907,6 +908,11 @@ class PartitionLog:
             self._closed_at = self._end
         else:
             self.sync_names()
+
+
+def _room(config: LogConfig) -> int:
+    """What a new segment's file is to have room for."""
+    return config.segment_bytes if config.preallocate else 0
 
 
 def _base_offset(segment: Segment) -> Offset:

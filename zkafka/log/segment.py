@@ -154,6 +154,7 @@ class Segment:
         self._lock = threading.RLock()
         self._readers = 0
         self._closed = False
+        self._is_allocated = False
         self._cuts: list[int] = []
         # The largest timestamp so far and the last offset of the batch that has it. What an
         # existing file has is in its time index, once that is loaded.
@@ -193,13 +194,31 @@ class Segment:
         if self._closed:
             raise SegmentGone(self.path)
 
-    def create(self) -> None:
-        """Make the empty file; what an earlier segment of this name left in it is cut off."""
+    def create(self, allocate: int = 0) -> None:
+        """Make the empty file; what an earlier segment of this name left in it is cut off.
+
+        With `allocate` it has room for so many bytes from the beginning, and is longer than what is
+        in it until `trim`. (After a crash, recovery finds where the batches end.)
+        """
         assert self._fd is None
         fd = self._files.open(self.path, create=True)
         self._fd = fd
         if self._files.size(fd):
             self._files.truncate(fd, 0)
+        if allocate:
+            self._is_allocated = True
+            try:
+                self._files.allocate(fd, allocate)
+            except StorageError:
+                self.trim()
+                self.close()
+                raise
+
+    def trim(self) -> None:
+        """Give back the room that was not needed."""
+        if self._is_allocated:
+            self._files.truncate(self.fd, self.size)
+            self._is_allocated = False
 
     def read(self, position: int, size: int) -> bytes:
         """Exactly `size` bytes from `position`."""
@@ -352,7 +371,7 @@ class Segment:
             return True
         # Its own age by its first batch's timestamp if it has one, by its creation if not.
         first = self.first_timestamp
-        if first >= 0 and incoming_timestamp >= 0:
+        if first >= 0:
             age = incoming_timestamp - first
         elif now_ms is not None:
             age = now_ms - self._creation_ms(now_ms)
@@ -397,6 +416,7 @@ class Segment:
 
     def seal(self) -> None:
         """No more appends: the indexes get their last entry and their files (not yet durable)."""
+        self.trim()
         self._add_last_time_entry()
         self.save_indexes()
 

@@ -215,3 +215,18 @@ def test_what_cannot_be_removed_is_left_for_the_next_start(log, files):
     [left] = [name for name in os.listdir(log.path) if name.endswith(".deleted")]
     again = load_log(log)
     assert left not in os.listdir(again.path)
+
+
+def test_a_roll_for_which_there_is_no_room_can_be_tried_again(tmp_path):
+    files = FaultyFiles()
+    log = new_log(tmp_path, files, preallocate=True, segment_bytes=300)
+    fill(log, 3)
+    files.arm(allocate=[errno.ENOSPC])
+    with pytest.raises(StorageError):
+        fill(log, 1)
+    assert os.path.getsize(f"{log.path}/{3:020d}.log") == 0
+    assert (log.segment_bases, log.log_end_offset) == ((0,), 3)
+    log.check()
+    fill(log, 1)
+    assert log.segment_bases == (0, 3)
+    assert os.path.getsize(log._active.path) == 300

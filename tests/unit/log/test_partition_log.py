@@ -164,6 +164,13 @@ def test_a_segment_without_timestamps_ages_from_its_first_append(tmp_path):
     assert log.segment_bases == (0, 2)
 
 
+def test_a_record_without_timestamp_ages_no_segment_that_has_them(tmp_path):
+    log = new_log(tmp_path, segment_ms=1000)
+    append(log, batch_of(b"a", timestamp=5000), now_ms=50_000)
+    append(log, batch_of(b"b", timestamp=-1), now_ms=10**9)
+    assert log.segment_bases == (0,)
+
+
 def test_jitter_rolls_early_and_never_late(tmp_path):
     log = new_log(tmp_path, segment_ms=1000, segment_jitter_ms=1000)
     append(log, batch_of(b"a", timestamp=5000))
@@ -177,6 +184,40 @@ def test_a_full_index_ends_a_segment(tmp_path):
         append(log, sized(100, timestamp=1000 + n))
     # Two entries of 12 bytes fill the time index, and the first batch gets none.
     assert log.segment_bases == (0, 3, 6)
+
+
+def sizes(log):
+    """Of the `.log` files, as they are on disk."""
+    return [path.stat().st_size for path in sorted(Path(log.path).glob("*.log"))]
+
+
+def test_a_preallocated_segment_has_room_until_it_is_sealed_or_closed(tmp_path):
+    log = new_log(tmp_path, preallocate=True, segment_bytes=1000)
+    assert sizes(log) == [1000]
+    for _ in range(5):
+        append(log, sized(300))
+    assert (sizes(log), log.size) == ([900, 1000], 1500)
+    assert len(everything(log)) == 5
+    again = load_log(log, clean=True)
+    assert sizes(again) == [900, 600]
+    assert len(everything(again)) == 5
+
+
+def test_an_empty_preallocated_segment_is_closed_empty(tmp_path):
+    log = new_log(tmp_path, preallocate=True, segment_bytes=1000)
+    assert sizes(load_log(log, clean=True)) == [0]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_after_a_crash_the_room_in_a_preallocated_segment_holds_nothing(tmp_path, count):
+    log = new_log(tmp_path, preallocate=True, segment_bytes=1000)
+    for _ in range(count):
+        append(log, sized(300))
+    again = load_log(log, clean=False)
+    assert again.log_end_offset == count
+    assert sizes(again) == [300 * count]
+    append(again, sized(300))
+    assert everything(again)[-1] == (count, 0)
 
 
 def test_offsets_too_far_from_the_base_end_a_segment(log):
