@@ -83,8 +83,7 @@ def main(arguments: list[str]) -> int:
     if options.resume and options.output.exists():
         results = Results.load(options.output)
     results.header = {**runner.header(scale, preset), "began": results.header.get("date")}
-    # A signal to end is an exception like Ctrl-C: what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is stopped
     with runner.workspace(options.dir) as directory:
         run = runner.Run(sides, scale, parts, results, options.output, console, directory)
         console.print(
@@ -93,7 +92,7 @@ def main(arguments: list[str]) -> int:
         try:
             run.go()
         except KeyboardInterrupt:
-            console.print("interrupted: bench/run --resume goes on")
+            run.failures.append("the rest: interrupted; bench/run --resume goes on")
     report.print_table(console, results)
     report.print_missed(console, results)
     for failure in run.failures:
