@@ -27,7 +27,7 @@ import javaproperties
 
 from zkafka.config import LogConfig
 from zkafka.errors import DiskFull, StartupError, StorageError
-from zkafka.log.checkpoint import read_offsets, write_offsets
+from zkafka.log.checkpoint import CheckpointDamaged, read_offsets, write_offsets
 from zkafka.log.disk import Disk
 from zkafka.log.files import Files
 from zkafka.log.partition_log import PartitionLog
@@ -353,7 +353,14 @@ class LogDirectory:
                     self._write_checkpoint(name, kept)
 
     def _read_checkpoint(self, name: str) -> dict[TopicPartition, Offset]:
-        offsets = read_offsets(self._files, os.path.join(self.path, name))
+        try:
+            offsets = read_offsets(self._files, os.path.join(self.path, name))
+        except CheckpointDamaged as error:
+            # Nothing in it is worth the directory. Without recovery points all is read again,
+            # without log starts they are at the first segments, without high watermarks these are
+            # learned again from the replicas.
+            logger.warning("checkpoint ignored cause=%s", error)
+            return {}
         self._last_checkpoints[name] = offsets
         return dict(offsets)
 

@@ -14,6 +14,7 @@ array in place of the old one; `save` and `truncate` run under the segment's loc
 """
 
 import bisect
+import operator
 import struct
 from typing import cast
 
@@ -79,6 +80,14 @@ class IndexFile:
 
     def __len__(self) -> int:
         return len(self._contents()) // self._format.size
+
+    def is_sorted(self) -> bool:
+        """Whether both fields rise, or stay, from entry to entry, from 0 on."""
+        entries = list(self._format.iter_unpack(self._contents()))
+        for values in zip(*entries, strict=True):
+            if values[0] < 0 or any(map(operator.gt, values, values[1:])):
+                return False
+        return True
 
     def last(self) -> tuple[int, int] | None:
         """The last entry, its offset still relative; None if there is none."""
@@ -199,13 +208,13 @@ class TimeIndex:
         entry = self.file.last()
         return (entry[0], self._base + entry[1]) if entry is not None else (-1, self._base)
 
-    def floor(self, timestamp: int) -> Offset:
-        """The offset of the last entry with a smaller timestamp; the base offset if there is none.
+    def floor(self, timestamp: int) -> tuple[int, Offset]:
+        """The last entry with a smaller timestamp; (-1, base offset) if there is none.
 
         Every record before that offset has a smaller timestamp than the one asked for.
         """
         entry = self.file.floor(timestamp - 1, 0)
-        return self._base + entry[1] if entry is not None else self._base
+        return (entry[0], self._base + entry[1]) if entry is not None else (-1, self._base)
 
     def truncate(self, offset: Offset) -> None:
         """Forget what was written at `offset` and later."""

@@ -541,7 +541,7 @@ class PartitionLog:
             try:
                 if segment.largest[0] < timestamp:
                     continue
-                floor = max(segment.time_index.floor(timestamp), start)
+                floor = max(segment.time_floor(timestamp), start)
                 position = segment.offset_index.floor(floor)[1]
                 for found in segment.scan(position, segment.size):
                     header = found.batch

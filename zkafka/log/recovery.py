@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import attrs
 
 from zkafka.config import LogConfig
-from zkafka.errors import DiskFull, StorageError
-from zkafka.log.checkpoint import parse_epochs
+from zkafka.errors import DiskFull
+from zkafka.log.checkpoint import CheckpointDamaged, parse_epochs
 from zkafka.log.disk import Disk
 from zkafka.log.epochs import EpochCache
 from zkafka.log.producers import SNAPSHOT_SUFFIX, ProducerStates, Snapshots
@@ -125,14 +125,9 @@ def load(
         for base in _offsets(names, LOG_SUFFIX)
     ]
     snapshots = Snapshots(files, path, _offsets(names, SNAPSHOT_SUFFIX))
-    epochs = EpochCache()
-    if EPOCHS_FILE in names:
-        epochs_path = os.path.join(path, EPOCHS_FILE)
-        try:
-            epochs = EpochCache(parse_epochs(files.read_file(epochs_path) or b"", epochs_path))
-        except StorageError as error:
-            logger.warning("rebuilding leader epochs from all batches cause=%s", error)
-            clean, recovery_point = False, 0
+    epochs = _read_epochs(disk, path)
+    if not epochs.entries:
+        recovery_point = 0  # If anything is read again, then all: the batches tell their epochs.
     topic_id = None
     if METADATA_FILE in names:
         topic_id = parse_metadata(files.read_file(os.path.join(path, METADATA_FILE)) or b"")
@@ -141,7 +136,10 @@ def load(
 
     if not segments:
         segments = [_first_segment(disk, path, log_start_offset)]
-    end_offset = _clean_end(segments[-1]) if clean else None
+    end_offset = _clean_end(segments, epochs, log_start_offset) if clean else None
+    if end_offset is not None and end_offset < log_start_offset:
+        logger.warning("log start offset ignored, it is above the end path=%s", path)
+        log_start_offset = 0
     if end_offset is None:
         if clean:
             logger.warning("not as a clean stop leaves it, recovering path=%s", path)
@@ -203,7 +201,7 @@ def _sweep(disk: Disk, path: str) -> list[str]:
     of one segment into several counts only whole.
     """
     files = disk.files
-    names = files.list_names(path)
+    names = [name for name in files.list_names(path) if _may_be_ours(name)]
     leftover = [name for name in names if name.endswith((DELETED_SUFFIX, _CLEANED_SUFFIX, ".tmp"))]
     swaps = [name for name in names if name.endswith(_SWAP_SUFFIX)]
     if not leftover and not swaps:
@@ -217,6 +215,13 @@ def _sweep(disk: Disk, path: str) -> list[str]:
         )
         _finish_swaps(disk, path, names, swaps, unfinished)
     return _without_orphans(disk, path, files.list_names(path))
+
+
+def _may_be_ours(name: str) -> bool:
+    """Not so what only ends like the leftover of a segment."""
+    return name[:_OFFSET_DIGITS].isdigit() or not name.endswith(
+        (DELETED_SUFFIX, _CLEANED_SUFFIX, _SWAP_SUFFIX)
+    )
 
 
 def _finish_swaps(
@@ -265,17 +270,35 @@ def _without_orphans(disk: Disk, path: str, names: list[str]) -> list[str]:
     return kept
 
 
-def _clean_end(segment: Segment) -> Offset | None:
-    """Where a log ends whose files can be trusted; None if the end of this one cannot."""
+def _read_epochs(disk: Disk, path: str) -> EpochCache:
+    """The leader epochs as they were written down; none if they are not there, or damaged."""
+    path = os.path.join(path, EPOCHS_FILE)
+    try:
+        return EpochCache(parse_epochs(disk.files.read_file(path) or b"", path))
+    except CheckpointDamaged as error:
+        logger.warning("leader epochs ignored cause=%s", error)
+        return EpochCache()
+
+
+def _clean_end(
+    segments: Sequence[Segment], epochs: EpochCache, log_start_offset: Offset
+) -> Offset | None:
+    """Where a log ends whose files can be trusted; None if the end of this one cannot, or its
+    leader epochs."""
+    segment = segments[-1]
     if not segment.size:
         segment.begin_rebuild()  # Nothing to read, and no warning that the indexes are missing.
-        return segment.base_offset
+        start = max(log_start_offset, segments[0].base_offset)
+        return segment.base_offset if epochs.entries or segment.base_offset <= start else None
     segment.load_indexes()
     position = segment.offset_index.last()[1]
     end_offset = segment.base_offset
     for found in segment.scan(position, segment.size):
         position = found.position + found.size
         end_offset = found.batch.last_offset + 1
+        known = epochs.epoch_of(found.batch.last_offset)
+        if known != found.batch.leader_epoch and found.batch.last_offset >= log_start_offset:
+            return None
     return end_offset if position == segment.size else None
 
 

@@ -438,15 +438,28 @@ class Segment:
             return
         with self._lock:
             if not (self.offset_index.file.load() and self.time_index.file.load() and self._sane()):
-                logger.warning("rebuilding indexes segment=%s size=%d", self.path, self.size)
-                self.rebuild_indexes(_REBUILD_INTERVAL)
+                self._rebuild_damaged()
             elif self._largest is None:
                 timestamp, offset = self.time_index.last()
                 self._largest = (timestamp, offset) if timestamp >= 0 else (-1, NO_OFFSET)
+                if timestamp >= 0 and not self._bears(timestamp, offset):
+                    self._rebuild_damaged()
 
     def _sane(self) -> bool:
+        """Whether they can be indexes of this file. A bit that flipped in the middle may escape
+        this; look-ups hold each entry that they use against the batch it points at."""
         offset, position = self.offset_index.last()
-        return offset >= self.base_offset and (position < self.size or not position)
+        return (
+            offset >= self.base_offset
+            and (position < self.size or not position)
+            and self.offset_index.file.is_sorted()
+            and self.time_index.file.is_sorted()
+        )
+
+    def _rebuild_damaged(self) -> None:
+        logger.warning("rebuilding indexes segment=%s size=%d", self.path, self.size)
+        with self._lock:
+            self.rebuild_indexes(_REBUILD_INTERVAL)
 
     def rebuild_indexes(self, interval: int) -> None:
         """Both indexes anew from the batches' headers."""
@@ -455,6 +468,9 @@ class Segment:
             self.rebuild_with(
                 position, Extent(size, batch.last_offset, batch.max_timestamp), interval
             )
+        if self._tail[1][-1] != self.size:
+            # Something behind it is damaged, and the table must not say that nothing is there.
+            self._tail = (array("q"), array("q"))
         self._add_last_time_entry()
 
     def begin_rebuild(self) -> None:
@@ -562,11 +578,40 @@ class Segment:
                 return None
             start = positions[number - 1]
             return start, positions[number] - start
+        for last_try in (False, True):
+            self.load_indexes()
+            floor, start = self.offset_index.floor(offset)
+            file_end = self.size
+            end = start
+            for position, size, batch in self.scan(start, file_end):
+                if start == position > 0 and batch.base_offset > floor:
+                    break  # The entry is of another batch.
+                if batch.last_offset >= offset:
+                    return position, size
+                end = position + size
+            if end == file_end:
+                return None
+            if last_try:
+                raise StorageError(f"{self.path} is damaged at position {end}", self.path)
+            self._rebuild_damaged()
+        raise AssertionError
+
+    def time_floor(self, timestamp: int) -> Offset:
+        """An offset before which every record has a smaller timestamp; the base offset if no more
+        is known."""
         self.load_indexes()
-        for position, size, batch in self.scan(self.offset_index.floor(offset)[1], self.size):
+        known, offset = self.time_index.floor(timestamp)
+        if known >= 0 and not self._bears(known, offset):
+            self._rebuild_damaged()
+            return self.time_index.floor(timestamp)[1]
+        return offset
+
+    def _bears(self, timestamp: int, offset: Offset) -> bool:
+        """Whether the batch at `offset` has this largest timestamp."""
+        for _, _, batch in self.scan(self.offset_index.floor(offset)[1], self.size):
             if batch.last_offset >= offset:
-                return position, size
-        return None
+                return batch.max_timestamp == timestamp
+        return False
 
     def position_of(self, offset: Offset) -> int:
         """Where the first batch starts that ends at or above `offset`; the size if all end

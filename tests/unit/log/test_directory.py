@@ -385,12 +385,73 @@ def test_a_checkpoint_that_fails_takes_the_directory_offline(directory, files, o
     assert not directory.statistics().online
 
 
-def test_a_damaged_checkpoint_stops_the_load(directory):
+CHECKPOINTS = [
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+]
+NOT_CHECKPOINTS = [
+    "0\n1\na 0\n",
+    "0\n2\na 0 4\n",
+    "1\n0\n",
+    "0\n1\na 0 -4\n",
+    "0\n1\na 0 " + "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("text", NOT_CHECKPOINTS)
+def test_a_damaged_checkpoint_costs_what_it_said_and_nothing_else(
+    directory, tmp_path, caplog, name, text
+):
+    log = directory.create(A0, None, CONFIG)
+    fill(log, 5)
+    log.flush()
+    log.advance_log_start_offset(2)
+    directory.write_recovery_points()
+    directory.write_log_start_offsets()
+    directory.write_high_watermarks({A0: 4})
     directory.close(clean=False)
-    Path(directory.path, "recovery-point-offset-checkpoint").write_text("0\n1\na 0\n")
+    Path(directory.path, name).write_text(text)
+    again = open_directory(tmp_path)
+    marks = again.read_high_watermarks()
+    log = again.logs[A0]
+    found = (log.recovery_point, log.log_start_offset, marks)
+    whole = [5, 2, {A0: 4}]
+    whole[CHECKPOINTS.index(name)] = [0, 0, {}][CHECKPOINTS.index(name)]
+    assert found == tuple(whole)
+    assert log.log_end_offset == 5
+    assert name in caplog.text
+    again.write_recovery_points()
+    again.write_high_watermarks({A0: 4})
+    again.close(clean=True)
+    assert open_directory(tmp_path).read_high_watermarks() == {A0: 4}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_a_missing_or_empty_checkpoint_says_nothing(directory, tmp_path, name, what):
+    log = directory.create(A0, None, CONFIG)
+    fill(log, 5)
+    directory.close(clean=True)
+    path = Path(directory.path, name)
+    path.write_bytes(b"")
+    if what == "missing":
+        path.unlink()
+    again = open_directory(tmp_path)
+    assert again.logs[A0].log_end_offset == 5
+    assert again.read_high_watermarks() == {}
+    again.close(clean=True)
+
+
+def test_a_checkpoint_that_cannot_be_read_takes_the_directory_offline(directory):
+    directory.close(clean=False)
+    path = Path(directory.path, "recovery-point-offset-checkpoint")
+    path.mkdir()
     again = LogDirectory.open(directory.path, Files())
     with pytest.raises(StorageError, match="recovery-point-offset-checkpoint"):
         again.load(lambda topic: CONFIG)
+    assert again.offline is not None
     again.close(clean=False)
 
 

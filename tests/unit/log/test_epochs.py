@@ -2,8 +2,7 @@
 
 import pytest
 
-from zkafka.errors import StorageError
-from zkafka.log.checkpoint import format_epochs, parse_epochs
+from zkafka.log.checkpoint import CheckpointDamaged, format_epochs, parse_epochs
 from zkafka.log.epochs import EpochCache
 from zkafka.model import UNDEFINED_EPOCH_END
 
@@ -93,9 +92,20 @@ def test_the_checkpoint_is_kafkas():
 
 
 @pytest.mark.parametrize(
-    "data", [b"1\n0\n", b"0\n2\n0 0\n", b"0\n1\nzero 0\n", b"0\n1\n1 2 3\n", b"\xff", b"0\n"]
+    "data",
+    [
+        b"1\n0\n",
+        b"0\n2\n0 0\n",
+        b"0\n1\nzero 0\n",
+        b"0\n1\n1 2 3\n",
+        b"\xff",
+        b"0\n",
+        b"0\n2\n3 0\n3 5\n",
+        b"0\n2\n3 5\n4 5\n",
+        b"0\n1\n-1 0\n",
+        b"0\n1\n1 \xd9\xa1\n",
+    ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(data):
-    with pytest.raises(StorageError, match=r"leader-epoch") as refused:
+    with pytest.raises(CheckpointDamaged, match=r"leader-epoch"):
         parse_epochs(data, "/d/leader-epoch-checkpoint")
-    assert refused.value.path == "/d/leader-epoch-checkpoint"

@@ -3,10 +3,11 @@
 import os
 import struct
 import uuid
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from log_builders import append, batch_of, everything, load_log, new_log, read, sized
+from log_disks import ForgetfulFiles
 
 from zkafka.errors import StorageError
 from zkafka.log.recovery import format_metadata, parse_metadata
@@ -168,6 +169,45 @@ def test_a_missing_or_damaged_index_is_rebuilt(log, suffix, damaged):
         assert whole[base].endswith(rebuilt)
 
 
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+def test_a_bit_that_flips_in_an_index_is_never_believed(suffix):
+    """Any bit, in a sealed segment and in the last one: look-ups answer as before."""
+    files = ForgetfulFiles()
+    files.make_directories("/data")
+    settings = {"segment_bytes": 500, "index_interval_bytes": 0, "files": files}
+    log = new_log(PurePosixPath("/data"), **settings)
+    for n in range(9):
+        append(log, sized(100, timestamp=1000 + 10 * n), epoch=n // 4)
+    log.close(clean=True)
+    for base in (0, 5):
+        path = str(segment(log, base, suffix))
+        whole = files.read_file(path)
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            files.write_file(path, flipped)
+            again = load_log(log, clean=True, **settings)
+            assert again.log_end_offset == 9
+            for n in range(base, min(base + 5, 9)):
+                assert read(again, n, 1) == [(n, n)], bit
+                found = again.offset_for_timestamp(1000 + 10 * n - 5, upper_bound=9)
+                assert found == (1000 + 10 * n, n, n // 4), bit
+            again.close(clean=False)
+        files.write_file(path, whole)
+
+
+def test_a_batch_that_is_damaged_below_the_recovery_point_is_an_error_not_a_gap(log):
+    """A reader must not be led past records that are there."""
+    log.close(clean=True)
+    damage(segment(log, 3), 100 + 8)  # The length of the second of three.
+    again = load_log(log, clean=True, **SMALL)
+    assert read(again, 3, 1) == [(3, 3)]
+    for offset in (4, 5):
+        with pytest.raises(StorageError, match=r"damaged at position 100"):
+            again.read(offset, 1, upper_bound=10, at_least_one=True)
+    assert read(again, 6, 1) == [(6, 6)]
+
+
 def test_recovery_builds_the_indexes_that_appending_did(log):
     log.close(clean=True)
     paths = [segment(log, base, suffix) for base in (0, 3, 6, 9) for suffix in SUFFIXES]
@@ -216,6 +256,12 @@ def test_a_log_start_above_all_that_is_left_empties_the_log(log):
     again.check()
 
 
+def test_a_log_start_above_the_end_of_a_clean_stop_is_not_believed(log):
+    """One flipped digit in a checkpoint must not empty the log."""
+    again = load_log(log, clean=True, log_start_offset=15, **SMALL)
+    assert (again.log_start_offset, again.log_end_offset) == (0, 10)
+
+
 def test_a_directory_without_segments_is_an_empty_log(tmp_path):
     log = new_log(tmp_path)
     segment(log, 0).unlink()
@@ -230,10 +276,31 @@ def test_damaged_epochs_are_built_from_the_batches(log):
     assert again.epochs.entries == tuple((n, n) for n in range(10))
 
 
+@pytest.mark.parametrize("recovery_point", [0, 10])
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("data", [None, b"", b"0\n0\n", b"\x00" * 30, b"0\n2\n5 0\n3 4\n"])
+def test_lost_epochs_are_built_from_the_batches(log, clean, recovery_point, data):
+    log.close(clean=True)
+    path = file(log, "leader-epoch-checkpoint")
+    path.unlink() if data is None else path.write_bytes(data)
+    again = load_log(log, clean=clean, recovery_point=recovery_point, **SMALL)
+    assert again.epochs.entries == tuple((n, n) for n in range(10))
+    assert again.log_end_offset == 10
+
+
+def test_epochs_that_do_not_know_the_last_batch_are_built_anew(log):
+    log.close(clean=True)
+    file(log, "leader-epoch-checkpoint").write_text("0\n1\n8 8\n")
+    again = load_log(log, clean=True, recovery_point=10, **SMALL)
+    assert again.epochs.entries == ((8, 8), (9, 9))
+
+
 def test_epochs_beyond_the_end_are_forgotten(log):
     log.close(clean=True)
-    file(log, "leader-epoch-checkpoint").write_text("0\n2\n3 0\n12 10\n")
-    assert load_log(log, clean=True, **SMALL).epochs.entries == ((3, 0),)
+    entries = [(n, n) for n in range(10)]
+    lines = "".join(f"{epoch} {start}\n" for epoch, start in [*entries, (12, 10)])
+    file(log, "leader-epoch-checkpoint").write_text(f"0\n11\n{lines}")
+    assert load_log(log, clean=True, **SMALL).epochs.entries == tuple(entries)
 
 
 def test_leftovers_are_swept_up(log):
@@ -282,10 +349,59 @@ def test_the_topic_id_file_is_read_as_kafka_writes_it():
 
 
 @pytest.mark.parametrize("data", [b"", b"version: 1\n", b"\xff\xfe", b"version: 0\ntopic_id: AAA"])
-def test_an_unreadable_topic_id_is_none(tmp_path, data):
+def test_an_unreadable_topic_id_is_none_and_may_be_assigned_again(tmp_path, data):
     log = new_log(tmp_path)
     file(log, "partition.metadata").write_bytes(data)
-    assert load_log(log).topic_id is None
+    again = load_log(log)
+    assert again.topic_id is None
+    again.assign_topic_id(uuid.UUID(int=7))
+    assert load_log(again).topic_id == uuid.UUID(int=7)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "flipped"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_producers_survive_their_last_snapshot(tmp_path, kind, clean):
+    log = new_log(tmp_path, **SMALL)
+    for n in range(10):
+        append(log, sized(100, producer_id=7, producer_epoch=0, base_sequence=n))
+    log.close(clean=True)
+    path = file(log, f"{10:020d}.snapshot")
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        damage(path, 20)
+    again = load_log(log, clean=clean, recovery_point=10, **SMALL)
+    assert [batch.last_sequence for batch in again.producers.get(7).batches] == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("base", [0, 3, 9])
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_segment_lost_in_a_crash_ends_the_log_before_it(log, base, kind):
+    """All above the recovery point: what follows a hole is nobody's."""
+    log.close(clean=False)
+    path = segment(log, base)
+    path.unlink() if kind == "missing" else path.write_bytes(b"")
+    again = load_log(log, **SMALL)
+    expected = [(n, n) for n in range(10)]
+    if base == 0 and kind == "missing":
+        # As retention leaves it: the log begins with the next one.
+        assert everything(again) == expected[3:]
+    else:
+        assert everything(again) == expected[:base]
+    again.check()
+
+
+@pytest.mark.parametrize(
+    "name", ["x.swap", "notes.log.cleaned", "notes.log.swap", "x.log", "1.snapshot"]
+)
+def test_files_of_others_are_left_alone(log, name):
+    log.close(clean=True)
+    file(log, name).write_bytes(b"whatever")
+    again = load_log(log, clean=True, **SMALL)
+    assert again.log_end_offset == 10
+    assert file(log, name).exists()
 
 
 def test_a_file_of_ours_that_cannot_be_read_stops_the_load(log):
