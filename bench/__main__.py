@@ -11,6 +11,7 @@ bench/run --no-kafka --build ...     builds of ours alone
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--rounds", type=int, help="of each side")
     add("--seconds", type=float, help="of load in each round")
     add("--kills", type=int, help="of our brokers, of each kind")
+    add("--minutes", type=float, help="begin no measurement later; --resume goes on")
     add("--resume", action="store_true", help="keep the results so far, measure what is missing")
     add(
         "--build", action="append", default=[], metavar="NAME=PATH", help="another checkout of ours"
@@ -86,6 +88,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is stopped
     with runner.workspace(options.dir) as directory:
         run = runner.Run(sides, scale, parts, results, options.output, console, directory)
+        if options.minutes is not None:
+            run.deadline = time.monotonic() + 60 * options.minutes
         console.print(
             f"about {run.estimate_seconds() / 60:.0f} minutes; results go to {options.output}"
         )

@@ -72,7 +72,7 @@ class Case:
     """About how long one round of one side takes."""
     quick: bool = False
     rounds: int | None = None
-    """Fewer rounds than asked for, where each takes long."""
+    """At most so many, where each takes long; one if the scale is quick."""
     of_kills: bool = False
     """Rounds are kills, as many as `Scale` says and the runner's patience allows."""
 
@@ -106,4 +106,6 @@ def rounds_of(case: Case, scale: Scale, *, ours: bool) -> int:
     """How often a case is measured."""
     if case.of_kills:
         return scale.kills if ours else scale.their_kills
-    return min(scale.rounds, case.rounds or scale.rounds)
+    if case.rounds is None:
+        return scale.rounds
+    return 1 if scale.quick else min(scale.rounds, case.rounds)

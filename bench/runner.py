@@ -1,5 +1,6 @@
 """The run: stages are set up, cases measured A B A B, and every measurement kept at once."""
 
+import math
 import os
 import platform
 import resource
@@ -27,8 +28,10 @@ from zkafka.testing.zookeeper import ZooKeeper
 
 PRESETS = {
     "quick": Scale(rounds=2, seconds=2.0, kills=5, their_kills=1, read_mb=500, quick=True),
-    "full": Scale(rounds=3, seconds=2.5, kills=20, their_kills=2, read_mb=1000),
+    "full": Scale(rounds=3, seconds=2.0, kills=20, their_kills=2, read_mb=1000),
 }
+THEIR_SESSION_SECONDS = 20.0
+"""How much longer each kill of Apache Kafka takes: its session's 18 s, and a start."""
 KILL_BUDGET_SECONDS = 75.0
 """For the kills of one case beyond those that both sides have; one at least of ours is measured."""
 
@@ -44,6 +47,8 @@ class Run:
     path: Path
     console: Console
     directory: Path
+    deadline: float = math.inf
+    """On the monotonic clock: no measurement begins later."""
     failures: list[str] = attrs.field(factory=list)
     _zookeeper: ZooKeeper | None = None
     _made: int = 0
@@ -54,7 +59,8 @@ class Run:
         stages = set()
         for part in self.parts:
             todo = sum(
-                case.seconds * max(0, self._rounds(case, side) - self._done(part, case, side))
+                self._seconds(case, side)
+                * max(0, self._rounds(case, side) - self._done(part, case, side))
                 for case in cases.wanted(part, self.scale)
                 for side in self.sides
             )
@@ -76,6 +82,10 @@ class Run:
                 stage = parts[0].stage
                 together = [part for part in parts if part.stage is stage] if stage else parts[:1]
                 parts = [part for part in parts if part not in together]
+                if time.monotonic() > self.deadline:
+                    names = ", ".join(part.name for part in together)
+                    self.failures.append(f"{names}: the time was over")
+                    continue
                 try:
                     with self._staged(stage) as contexts:
                         for part in together:
@@ -103,6 +113,9 @@ class Run:
     def _measure(self, part: Part, case: Case, context: Context) -> None:
         side = context.side.name
         started = time.monotonic()
+        if started > self.deadline:
+            self.failures.append(f"{case.name}, {side}: the time was over")
+            return
         try:
             if context.staged is not None:
                 context.staged.start()  # what an earlier case left dead
@@ -148,6 +161,10 @@ class Run:
 
     def _rounds(self, case: Case, side: Side) -> int:
         return cases.rounds_of(case, self.scale, ours=isinstance(side, Zkafka))
+
+    def _seconds(self, case: Case, side: Side) -> float:
+        waits = case.of_kills and not isinstance(side, Zkafka)
+        return case.seconds + (THEIR_SESSION_SECONDS if waits else 0)
 
     def _done(self, part: Part, case: Case, side: Side) -> int:
         quantity = case.quantities[0]

@@ -8,8 +8,8 @@ from bench.cases import Case, Context, Part, Quantity
 from bench.results import Goal
 from bench.sides import Cluster
 
-SETTLE_SECONDS = 3.0
-WATCH_SECONDS = 5.0
+SETTLE_SECONDS = 2.0
+WATCH_SECONDS = 3.0
 CONNECTIONS = 1000
 PARTITIONS = 1000
 
@@ -68,4 +68,4 @@ QUANTITIES = (
     Quantity("partitions_cpu", "ms/s", "lower", "1,000 partitions, CPU"),
     Quantity("connections_cpu", "ms/s", "lower", "1,000 connections, CPU"),
 )
-PARTS = (Part("brokers", (Case("broker", QUANTITIES, _life, seconds=40.0, quick=True),)),)
+PARTS = (Part("brokers", (Case("broker", QUANTITIES, _life, seconds=31.0, quick=True, rounds=2),)),)

@@ -42,7 +42,7 @@ def _outage(name: str, number: signal.Signals, *, of_controller: bool, goal: Goa
         name,
         (Quantity("seconds", "s", "lower", goal=goal, headline=True),),
         measure,
-        seconds=12.0,
+        seconds=5.0,
         quick=goal is not None and not of_controller,
         of_kills=True,
     )

@@ -71,7 +71,7 @@ def _spread(partitions: int) -> Case:
             Quantity("p99", "ms", "lower", "p99"),
         ),
         measure,
-        seconds=10.0 + partitions / 200,
+        seconds=8.0 + partitions / 250,
         rounds=1,
     )
 
@@ -90,7 +90,7 @@ PARTS = (
                     Quantity("group", "s", "lower", "a group of 100 joins", headline=True),
                 ),
                 _administration,
-                seconds=45.0,
+                seconds=33.0,
                 rounds=2,
             ),
         ),

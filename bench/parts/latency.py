@@ -52,7 +52,7 @@ def _small(clients: int, window: int) -> Case:
             P999,
         ),
         measure,
-        seconds=5.0 + clients / 100,
+        seconds=4.0 + clients / 100,
         rounds=1 if clients > 100 else None,
     )
 
@@ -69,7 +69,7 @@ def _lone(replicas: int) -> Case:
         f"lone produce, RF {replicas}, acks=all",
         tuple(attrs.evolve(each, goal=_GOAL, headline=True) for each in (P50, P99)),
         measure,
-        seconds=4.0,
+        seconds=3.0,
         quick=True,
     )
 
@@ -109,7 +109,7 @@ def _java_end_to_end() -> Case:
         "end to end, one at a time, Kafka's EndToEndLatency",
         (Quantity("mean", "ms", "lower", "mean"),),
         measure,
-        seconds=6.0,
+        seconds=5.0,
     )
 
 

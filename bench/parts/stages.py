@@ -5,7 +5,7 @@ from typing import Any
 from bench import loads
 from bench.cases import Context, Stage
 
-FEWEST, MOST = 3, 8
+FEWEST, MOST = 3, 6
 STEADY = 0.9
 
 
@@ -20,14 +20,14 @@ def warm(context: Context) -> None:
         with loads.topic(cluster, "warm", 3, 3) as topic:
             load: dict[str, Any] = {"topic": topic, "partitions": 3, "codec": "none", "acks": "all"}
             with cluster.counted() as usage:
-                done = loads.client("produce", cluster, size=100, seconds=3.0, **load)
+                done = loads.client("produce", cluster, size=100, seconds=2.0, **load)
             costs.append(usage.cpu_seconds / done["records"])
             loads.kcat_read(cluster, topic, int(done["records"]))
-            small: dict[str, Any] = {"clients": 10, "window": 1, "size": 100, "seconds": 3.0}
+            small: dict[str, Any] = {"clients": 10, "window": 1, "size": 100, "seconds": 2.0}
             loads.client("closed_loop", cluster, topic=topic, acks="all", **small)
 
 
-SHARED = Stage("throughput and latency", brokers=3, prepare=warm, seconds=70.0)
+SHARED = Stage("throughput and latency", brokers=3, prepare=warm, seconds=60.0)
 
 FAILING_PARTITIONS = 100
 

@@ -58,7 +58,7 @@ def _produce(size: int, replicas: int, acks: str, codec: str) -> Case:
             attrs.evolve(_PER_GB, headline=headline and size == 1000 and codec == "none"),
         ),
         measure,
-        seconds=4.0,
+        seconds=3.2,
         quick=codec == "none" and acks == "all" and size <= 1000,
     )
 
@@ -78,7 +78,7 @@ def _java_produce(size: int, replicas: int) -> Case:
         f"produce 1 KB, RF {replicas}, Kafka's ProducerPerformance",
         (Quantity("mb_s", "MB/s", "higher", goal=Goal(1.0), headline=replicas == 3), _PER_GB),
         measure,
-        seconds=6.0,
+        seconds=5.5,
     )
 
 
@@ -201,7 +201,7 @@ def _ten_groups() -> Case:
             Quantity("p99", "ms", "lower", "p99 of a producer beside", headline=True),
         ),
         measure,
-        seconds=10.0,
+        seconds=9.0,
     )
 
 
