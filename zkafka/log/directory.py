@@ -2,8 +2,8 @@
 good order.
 
 What stands here besides a directory per partition: `.lock`, `meta.properties` (whose it is),
-`.kafka_cleanshutdown` (what was left can be trusted), and three checkpoints of an offset per
-partition: recovery points, high watermarks, log starts.
+`.kafka_cleanshutdown` (what was left can be trusted), and four checkpoints of an offset per
+partition: recovery points, high watermarks, log starts, and up to where logs were compacted.
 
 Threads: `create`, `schedule_delete` and `logs` belong to the loop. `open`, `load`, `sync`, `close`
 with `clean`, `purge_deleted` and the checkpoints block on the disk and belong in worker threads,
@@ -41,6 +41,7 @@ CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
 LOG_STARTS_FILE = "log-start-offset-checkpoint"
+CLEANED_OFFSETS_FILE = "cleaner-offset-checkpoint"
 
 _DELETE_SUFFIX = "-delete"
 _ASIDE_SUFFIXES = ("-future", "-stray")
@@ -91,6 +92,7 @@ class LogDirectory:
         self._last_checkpoints: dict[str, dict[TopicPartition, Offset]] = {}
         self._checkpoint_lock = threading.Lock()
         disk.write_log_starts = self.write_log_start_offsets
+        disk.write_cleaned_offsets = self.write_cleaned_offsets
 
     @classmethod
     def open(cls, path: str, files: Files) -> "LogDirectory":
@@ -185,6 +187,7 @@ class LogDirectory:
             self._files.fsync_path(self.path)
         recovery_points = self._read_checkpoint(RECOVERY_POINTS_FILE)
         log_starts = self._read_checkpoint(LOG_STARTS_FILE)
+        cleaned = self._read_checkpoint(CLEANED_OFFSETS_FILE)
         found = self._partition_directories()
         self._to_recover = 0 if self.clean else len(found)
         if found:
@@ -204,6 +207,7 @@ class LogDirectory:
                 clean=self.clean,
                 recovery_point=recovery_points.get(topic_partition, 0),
                 log_start_offset=log_starts.get(topic_partition, 0),
+                cleaned_to=cleaned.get(topic_partition),
             )
             self.logs[topic_partition] = log
             self._to_recover = max(0, self._to_recover - 1)
@@ -214,9 +218,11 @@ class LogDirectory:
             if on_loaded is not None:
                 on_loaded(done, len(found))
         # A deletion that a crash cut short left these.
-        gone = (recovery_points.keys() | log_starts.keys()) - self.logs.keys()
+        gone = (recovery_points.keys() | log_starts.keys() | cleaned.keys()) - self.logs.keys()
         try:
             self._forget(gone)
+            # Where a crash took the end of a log, what is appended next was never compacted.
+            self.write_cleaned_offsets()
         except DiskFull as error:
             # A broker must be able to start on a full disk: how else would it be emptied?
             logger.warning("checkpoints not cleaned dir=%s cause=%s", self.path, error)
@@ -343,6 +349,17 @@ class LogDirectory:
             )
             for topic_partition, log in logs:
                 log.log_start_is_checkpointed(starts[topic_partition])
+
+    def write_cleaned_offsets(self) -> None:
+        """Remember up to where logs were compacted. Blocks on the disk, and may be called by a
+        truncation in the loop, as above."""
+        with self._checkpoint_lock:
+            cleaned = {
+                tp: log.cleaned_to
+                for tp, log in list(self.logs.items())
+                if log.cleaned_to is not None
+            }
+            self._write_checkpoint(CLEANED_OFFSETS_FILE, cleaned)
 
     def _forget(self, gone: Collection[TopicPartition]) -> None:
         """Take these out of all checkpoints that name them."""

@@ -44,6 +44,8 @@ class Disk:
         self.offline: StorageError | None = None
         self.write_log_starts: Callable[[], None] = lambda: None
         """Rewrites the directory's checkpoint of log start offsets; set by the directory."""
+        self.write_cleaned_offsets: Callable[[], None] = lambda: None
+        """And that of up to where logs were compacted."""
         self._doomed: collections.deque[Doomed] = collections.deque()
 
     def check(self) -> None:

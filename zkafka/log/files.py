@@ -200,6 +200,11 @@ class Files:
         """When the file was last written, in milliseconds since the epoch."""
         return self._do("stat", path, os.stat, path).st_mtime_ns // 1_000_000
 
+    def set_modified_ms(self, path: str, modified_ms: int) -> None:
+        """Have the file look as if it was last written then."""
+        times = (modified_ms * 1_000_000, modified_ms * 1_000_000)
+        self._do("utime", path, os.utime, path, ns=times)
+
     def list_names(self, path: str) -> list[str]:
         """Names in a directory, sorted."""
         return sorted(self._do("list", path, os.listdir, path))

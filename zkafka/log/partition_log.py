@@ -48,7 +48,14 @@ from zkafka.log.recovery import (
     load_producers,
 )
 from zkafka.log.retention import deletable
-from zkafka.log.segment import Extent, LogSlice, Segment, SegmentGone
+from zkafka.log.segment import (
+    CLEANED_SUFFIX,
+    SWAP_SUFFIX,
+    Extent,
+    LogSlice,
+    Segment,
+    SegmentGone,
+)
 from zkafka.model import NO_OFFSET, NO_PRODUCER, LeaderEpoch, Offset, TopicPartition
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.records import Batch, iter_records, stamp
@@ -111,6 +118,9 @@ class PartitionLog:
         self.producers = loaded.producers
         self.log_start_offset: Offset = loaded.log_start_offset
         self.recovery_point: Offset = loaded.recovery_point
+        self.cleaned_to: Offset | None = loaded.cleaned_to
+        """Up to where the log was compacted, None if it never was; lowered by truncations."""
+        self.is_being_cleaned = False
         self.entry_durable = True
         """Whether the partition's directory itself survives a power cut."""
         self._disk = disk
@@ -136,6 +146,8 @@ class PartitionLog:
         self._closed_at: Offset = NO_OFFSET
         self._unflushed_since_ms: int | None = None
         self._warm: collections.deque[Segment] = collections.deque()
+        # What compaction is writing, not yet one of the segments.
+        self._cleaned: Segment | None = None
         self._closed = False
 
     @classmethod
@@ -167,6 +179,7 @@ class PartitionLog:
                 log_start_offset=start_offset,
                 log_end_offset=start_offset,
                 recovery_point=start_offset,
+                cleaned_to=None,
             ),
         )
         log.entry_durable = False
@@ -192,6 +205,7 @@ class PartitionLog:
         clean: bool,
         recovery_point: Offset,
         log_start_offset: Offset,
+        cleaned_to: Offset | None = None,
     ) -> "PartitionLog":
         """The log in `path`, recovered unless the last stop was `clean`; worker threads."""
         loaded = load(
@@ -201,6 +215,7 @@ class PartitionLog:
             clean=clean,
             recovery_point=recovery_point,
             log_start_offset=log_start_offset,
+            cleaned_to=cleaned_to,
         )
         log = cls(disk, path, topic_partition, config, loaded)
         log._checkpointed = max(recovery_point, loaded.recovery_point)
@@ -744,7 +759,7 @@ class PartitionLog:
             if not self.producers.truncate_to(end_offset):
                 self.producers = load_producers(self._snapshots, self._segments, end_offset)
             self._end_truncation()
-            self._lower_log_start_checkpoint()
+            self._lower_checkpoints()
         except StorageError as error:
             self._disk.fail(error)
             raise
@@ -776,7 +791,7 @@ class PartitionLog:
             self._size = 0
             self._end = self.log_start_offset = offset
             self._end_truncation()
-            self._lower_log_start_checkpoint()
+            self._lower_checkpoints()
         except StorageError as error:
             self._disk.fail(error)
             raise
@@ -796,11 +811,16 @@ class PartitionLog:
         # Again: a flush in between may have taken note of the names as they were then.
         self._names_changed = True
 
-    def _lower_log_start_checkpoint(self) -> None:
+    def _lower_checkpoints(self) -> None:
         """A log that was truncated below its log start must not be found to start there: what is
-        appended next would be taken for deleted. Rare, since no clean truncation goes so far."""
+        appended next would be taken for deleted. Nor one truncated below where it was compacted to
+        be compacted there: a tombstone would go before what it buries. Both are rare, since no
+        clean truncation goes so far."""
         if self._log_start_checkpointed > self.log_start_offset:
             self._disk.write_log_starts()
+        if self.cleaned_to is not None and self.cleaned_to > self._end:
+            self.cleaned_to = self._end
+            self._disk.write_cleaned_offsets()
 
     def _remove(self, segments: Sequence[Segment], *, truncated: bool) -> None:
         """Rename their files away. A truncation starts with the last one, so that whenever the
@@ -830,10 +850,13 @@ class PartitionLog:
 
     def delete_old_segments(self, now_ms: int, high_watermark: Offset) -> int:
         """Remove what retention lets go; answers how many segments. The log start moves up to the
-        first that stays. Errors: StorageError; DiskFull where all segments are to go and there is
-        no room for an empty one."""
+        first that stays. Nothing goes while the log is compacted: the next time will do.
+        Errors: StorageError; DiskFull where all segments are to go and there is no room for an
+        empty one."""
         if self._disk.offline is not None or self._closed:
             self._refuse()
+        if self.is_being_cleaned:
+            return 0
         config = self.config
         segments = self._segments
         gone = deletable(
@@ -873,6 +896,86 @@ class PartitionLog:
         )  # fmt: skip
         return gone
 
+    # Compacting; what survives is decided elsewhere, see `cleaner.py`.
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """As they are now; the last one is active. They are for looking at, in any thread."""
+        return self._segments
+
+    @property
+    def truncation_count(self) -> int:
+        """Another number after each truncation."""
+        return self._truncations
+
+    def begin_cleaned(self, base_offset: Offset) -> Segment:
+        """A new file to be filled in a worker thread, for `replace` or `discard_cleaned`."""
+        if self._disk.offline is not None or self._closed:
+            self._refuse()
+        assert self._cleaned is None
+        cleaned = Segment(self._disk, self.path, base_offset, new=True, suffix=CLEANED_SUFFIX)
+        cleaned.create()
+        cleaned.begin_rebuild()  # An index file of this name may be there, too.
+        self._cleaned = cleaned
+        return cleaned
+
+    def seal_cleaned(self) -> None:
+        """Make what was begun by `begin_cleaned` durable; in the worker thread that filled it.
+        Errors: StorageError; but for DiskFull the disk is offline."""
+        cleaned = self._cleaned
+        assert cleaned is not None
+        try:
+            cleaned.seal()
+            cleaned.fsync(indexes=True)
+        except StorageError as error:
+            self._disk.write_failed(error)
+            raise
+        cleaned.unload_indexes()
+
+    def discard_cleaned(self) -> None:
+        """Give up what is not to replace anything, if there is such a thing."""
+        cleaned, self._cleaned = self._cleaned, None
+        if cleaned is None:
+            return
+        cleaned.close()
+        # In a closed log's place there may be another by now; a start sweeps up what is left.
+        if self._disk.offline is None and not self._closed:
+            try:
+                cleaned.discard(0)
+            except StorageError as error:
+                # Lying about, it would have a start undo what replaces segments above it.
+                self._disk.fail(error)
+                raise
+
+    def replace(self, old: Sequence[Segment]) -> None:
+        """Put what was begun by `begin_cleaned`, filled and durable by now, in place of `old`, a
+        run of sealed segments from the same base offset on.
+
+        Whenever the power goes, a start finds either those or this (`recovery.py`), provided that
+        a directory's changes reach the disk in their order. Errors: StorageError; the disk is
+        offline.
+        """
+        if self._disk.offline is not None or self._closed:
+            self._refuse()
+        cleaned, self._cleaned = self._cleaned, None
+        assert cleaned is not None
+        assert cleaned.base_offset == old[0].base_offset
+        first = self._segments.index(old[0])
+        last = first + len(old)
+        assert self._segments[first:last] == tuple(old)
+        assert last < len(self._segments), "the active segment is never compacted"
+        try:
+            cleaned.rename(SWAP_SUFFIX)
+            self._remove(old, truncated=False)
+            cleaned.rename("")
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+        self._segments = (*self._segments[:first], cleaned, *self._segments[last:])
+        self._size = sum(segment.size for segment in self._segments)
+        self._names_changed = True
+        self._snapshots.keep_bases(segment.base_offset for segment in self._segments)
+
     # The end.
 
     def close(self, *, clean: bool) -> None:
@@ -891,7 +994,7 @@ class PartitionLog:
                 self._disk.write_failed(error)
                 raise
         self._closed = True
-        for segment in self._segments:
+        for segment in (*self._segments, *([self._cleaned] if self._cleaned else [])):
             segment.close()
 
     def _settle(self) -> None:

@@ -27,9 +27,11 @@ from zkafka.log.disk import Disk
 from zkafka.log.epochs import EpochCache
 from zkafka.log.producers import SNAPSHOT_SUFFIX, ProducerStates, Snapshots
 from zkafka.log.segment import (
+    CLEANED_SUFFIX,
     DELETED_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
+    SWAP_SUFFIX,
     TIME_INDEX_SUFFIX,
     TXN_INDEX_SUFFIX,
     Extent,
@@ -43,8 +45,6 @@ EPOCHS_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "partition.metadata"
 
 _INDEX_SUFFIXES = (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
-_CLEANED_SUFFIX = ".cleaned"
-_SWAP_SUFFIX = ".swap"
 _OFFSET_DIGITS = 20
 
 
@@ -60,6 +60,7 @@ class LoadedLog:
     log_start_offset: Offset
     log_end_offset: Offset
     recovery_point: Offset
+    cleaned_to: Offset | None
 
 
 def format_metadata(topic_id: uuid.UUID) -> bytes:
@@ -110,9 +111,10 @@ def load(
     clean: bool,
     recovery_point: Offset,
     log_start_offset: Offset,
+    cleaned_to: Offset | None,
 ) -> LoadedLog:
-    """Read the partition directory at `path`; the two offsets are those of the checkpoints, 0 if
-    there are none.
+    """Read the partition directory at `path`; the offsets are those of the checkpoints, 0 or None
+    if there are none.
 
     Errors: StorageError; the directory is offline then.
     """
@@ -144,7 +146,13 @@ def load(
         if clean:
             logger.warning("not as a clean stop leaves it, recovering path=%s", path)
         producers, end_offset = _recover(
-            segments, epochs, snapshots, config, min(recovery_point, segments[-1].base_offset)
+            segments,
+            epochs,
+            snapshots,
+            config,
+            min(recovery_point, segments[-1].base_offset),
+            # Though it may be a topic that is compacted no more.
+            has_holes="compact" in config.cleanup_policy or cleaned_to is not None,
         )
         recovery_point = min(recovery_point, end_offset)
     else:
@@ -174,6 +182,7 @@ def load(
         log_start_offset=log_start_offset,
         log_end_offset=end_offset,
         recovery_point=recovery_point,
+        cleaned_to=None if cleaned_to is None else min(cleaned_to, end_offset),
     )
 
 
@@ -202,45 +211,45 @@ def _sweep(disk: Disk, path: str) -> list[str]:
     """
     files = disk.files
     names = [name for name in files.list_names(path) if _may_be_ours(name)]
-    leftover = [name for name in names if name.endswith((DELETED_SUFFIX, _CLEANED_SUFFIX, ".tmp"))]
-    swaps = [name for name in names if name.endswith(_SWAP_SUFFIX)]
+    leftover = [name for name in names if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, ".tmp"))]
+    swaps = [name for name in names if name.endswith(SWAP_SUFFIX)]
     if not leftover and not swaps:
         return _without_orphans(disk, path, names)
-    for name in leftover:
+    unfinished = min(
+        (
+            base
+            for suffix in (LOG_SUFFIX, *_INDEX_SUFFIXES)
+            for base in _offsets(names, suffix + CLEANED_SUFFIX)
+        ),
+        default=None,
+    )
+    # Before the `.cleaned` that tells of them, for this may be cut short as well.
+    dropped = [
+        name
+        for name in swaps
+        if unfinished is not None and int(name[:_OFFSET_DIGITS]) >= unfinished
+    ]
+    for name in (*dropped, *leftover):
         files.unlink(os.path.join(path, name))
-    if swaps:
-        unfinished = min(
-            (int(name[:_OFFSET_DIGITS]) for name in leftover if name.endswith(_CLEANED_SUFFIX)),
-            default=None,
-        )
-        _finish_swaps(disk, path, names, swaps, unfinished)
+    _finish_swaps(disk, path, names, [name for name in swaps if name not in dropped])
     return _without_orphans(disk, path, files.list_names(path))
 
 
 def _may_be_ours(name: str) -> bool:
     """Not so what only ends like the leftover of a segment."""
     return name[:_OFFSET_DIGITS].isdigit() or not name.endswith(
-        (DELETED_SUFFIX, _CLEANED_SUFFIX, _SWAP_SUFFIX)
+        (DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX)
     )
 
 
-def _finish_swaps(
-    disk: Disk, path: str, names: list[str], swaps: list[str], unfinished: Offset | None
-) -> None:
+def _finish_swaps(disk: Disk, path: str, names: list[str], swaps: list[str]) -> None:
     files = disk.files
     for name in swaps:
         base = int(name[:_OFFSET_DIGITS])
-        if unfinished is not None and base >= unfinished:
-            files.unlink(os.path.join(path, name))
-    for name in swaps:
-        base = int(name[:_OFFSET_DIGITS])
-        if unfinished is not None and base >= unfinished:
-            continue
-        target = os.path.join(path, name.removesuffix(_SWAP_SUFFIX))
-        if name.endswith(LOG_SUFFIX + _SWAP_SUFFIX):
+        target = os.path.join(path, name.removesuffix(SWAP_SUFFIX))
+        if name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
             size = files.size_of(os.path.join(path, name))
-            probe = Segment(disk, path, base, size=size, new=True)
-            probe.path = os.path.join(path, name)
+            probe = Segment(disk, path, base, size=size, new=True, suffix=SWAP_SUFFIX)
             end = base
             for _, _, batch in probe.scan(0, size):
                 end = batch.last_offset + 1
@@ -253,8 +262,7 @@ def _finish_swaps(
         logger.info("finishing a compaction path=%s", target)
     for name in swaps:
         source = os.path.join(path, name)
-        if files.exists(source):
-            files.rename(source, source.removesuffix(_SWAP_SUFFIX))
+        files.rename(source, source.removesuffix(SWAP_SUFFIX))
 
 
 def _without_orphans(disk: Disk, path: str, names: list[str]) -> list[str]:
@@ -308,8 +316,11 @@ def _recover(
     snapshots: Snapshots,
     config: LogConfig,
     recovery_point: Offset,
+    *,
+    has_holes: bool,
 ) -> tuple[ProducerStates, Offset]:
-    """Read again what reaches above the recovery point, cut off what is not sound.
+    """Read again what reaches above the recovery point, cut off what is not sound; a segment that
+    does not begin where the one before it ends is sound only in a log that `has_holes`.
 
     Changes `segments` and `epochs`; answers the producers and the log end offset.
     """
@@ -321,10 +332,9 @@ def _recover(
     snapshots.keep_between(0, base)
     producers = load_producers(snapshots, segments[:first], base)
     end_offset = base
-    compacted = "compact" in config.cleanup_policy
     for number in range(first, len(segments)):
         segment = segments[number]
-        hole = segment.base_offset > end_offset and not compacted
+        hole = segment.base_offset > end_offset and not has_holes
         if segment.base_offset < end_offset or hole:
             logger.warning(
                 "cutting off a segment that does not follow file=%s log_end_offset=%d",

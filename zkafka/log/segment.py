@@ -39,6 +39,10 @@ INDEX_SUFFIX = ".index"
 TIME_INDEX_SUFFIX = ".timeindex"
 TXN_INDEX_SUFFIX = ".txnindex"
 DELETED_SUFFIX = ".deleted"
+CLEANED_SUFFIX = ".cleaned"
+"""Of a segment that compaction is writing."""
+SWAP_SUFFIX = ".swap"
+"""Of one that is whole, and about to replace those it was made of."""
 
 _TAIL_BATCHES = 512
 """How many of the last batches the table holds at least, once there were as many; twice that at
@@ -137,17 +141,30 @@ class Segment:
     """
 
     def __init__(
-        self, disk: Disk, directory: str, base_offset: Offset, *, size: int = 0, new: bool = False
+        self,
+        disk: Disk,
+        directory: str,
+        base_offset: Offset,
+        *,
+        size: int = 0,
+        new: bool = False,
+        suffix: str = "",
     ) -> None:
-        """An existing file of `size` bytes, or a `new` one that `create` is to make."""
+        """An existing file of `size` bytes, or a `new` one that `create` is to make. The names of
+        all its files end with `suffix`."""
         self.base_offset = base_offset
         self.size = size
         self.directory = directory
         self.stem = os.path.join(directory, f"{base_offset:020d}")
-        self.path = self.stem + LOG_SUFFIX
+        self.suffix = suffix
+        self.path = self.stem + LOG_SUFFIX + suffix
         self.created_ms: int | None = None
-        self.offset_index = OffsetIndex(disk, self.stem + INDEX_SUFFIX, base_offset, new=new)
-        self.time_index = TimeIndex(disk, self.stem + TIME_INDEX_SUFFIX, base_offset, new=new)
+        self.offset_index = OffsetIndex(
+            disk, self.stem + INDEX_SUFFIX + suffix, base_offset, new=new
+        )
+        self.time_index = TimeIndex(
+            disk, self.stem + TIME_INDEX_SUFFIX + suffix, base_offset, new=new
+        )
         self._disk = disk
         self._files = disk.files
         self._fd: int | None = None
@@ -511,6 +528,13 @@ class Segment:
             if not (self._closed and isinstance(error.__cause__, FileNotFoundError)):
                 raise
 
+    @property
+    def index_sizes(self) -> tuple[int, int]:
+        """Bytes of the offset index and of the time index."""
+        self.load_indexes()
+        offsets, times = self.offset_index, self.time_index
+        return len(offsets.file) * offsets.ENTRY.size, len(times.file) * times.ENTRY.size
+
     def unload_indexes(self) -> None:
         """Drop from memory what the index files have; the next look-up reads them."""
         with self._lock:
@@ -544,12 +568,11 @@ class Segment:
             lowest = batch.last_offset + 1
             position += size
 
-    def scan_verified(self) -> Iterator[Found]:
-        """Whole batches from the start of the file, as long as they are sound to the last byte."""
-        position = 0
+    def scan_verified(self, position: int = 0, *, chunk_size: int = _SCAN_CHUNK) -> Iterator[Found]:
+        """Whole batches from `position` on, as long as they are sound to the last byte."""
         chunk = memoryview(b"")
-        chunk_start = 0
-        for found in self.scan(0, self.size, chunk_size=_SCAN_CHUNK):
+        chunk_start = position
+        for found in self.scan(position, self.size, chunk_size=chunk_size):
             position, size, batch = found
             if len(batch.view) < size:
                 if position + size > chunk_start + len(chunk):
@@ -673,6 +696,24 @@ class Segment:
         if not position:
             self._first_timestamp = None
 
+    def rename(self, suffix: str) -> None:
+        """Give all files this suffix in place of the one they have.
+
+        The `.log` goes first: on its name depends what a start makes of them all.
+        """
+        for name in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            stem = self.stem + name
+            self._files.rename(stem + self.suffix, stem + suffix)
+        self.suffix = suffix
+        self.path = self.stem + LOG_SUFFIX + suffix
+        self.offset_index.file.path = self.stem + INDEX_SUFFIX + suffix
+        self.time_index.file.path = self.stem + TIME_INDEX_SUFFIX + suffix
+
+    def look_as_old_as(self, other: "Segment") -> None:
+        """Take over the file's time of modification: where records have no timestamps, retention
+        goes by it."""
+        self._files.set_modified_ms(self.path, self._files.modified_ms(other.path))
+
     def mark_cut(self) -> None:
         """The log was truncated below this whole segment: no slice of it is intact."""
         self._cuts.append(0)
@@ -685,7 +726,7 @@ class Segment:
         with self._lock:
             self._closed = True  # From here on no thread opens the files by name.
         for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX):
-            path = self.stem + suffix
+            path = self.stem + suffix + self.suffix
             if suffix == LOG_SUFFIX or self._files.exists(path):
                 self._files.rename(path, path + DELETED_SUFFIX)
                 self._disk.discard(path + DELETED_SUFFIX, delay_ms)

@@ -288,6 +288,9 @@ class ForgetfulFiles(Files):
     def modified_ms(self, path):
         return 0
 
+    def set_modified_ms(self, path, modified_ms):
+        assert modified_ms == 0
+
     def list_names(self, path):
         return sorted(self._node(path).entries)
 
