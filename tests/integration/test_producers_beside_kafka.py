@@ -14,12 +14,20 @@ from typing import Any, NamedTuple
 import attrs
 import pytest
 from apache_kafka import ApacheKafka
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 from wire import Wire, wait_for
 
 from zkafka.errors import ErrorCode
 from zkafka.protocol.compression import Codec, compress
 from zkafka.protocol.records import (
+    Batch,
     Record,
     build_batch,
     iter_records,
@@ -318,3 +326,44 @@ def test_the_answer_and_the_log_are_kafkas(ports: tuple[int, int], name: str) ->
     codes = {topic: [answer(port, topic, case.data) for port in ports] for topic in case.topics}
     assert {ours for _, ours in codes.values()} == {case.ours}
     assert {theirs for theirs, _ in codes.values()} != {case.ours}, "no difference any more"
+
+
+@pytest.mark.parametrize("who", ["kafka", "ours"])
+def test_a_topics_settings_change_while_it_is_written(ports: tuple[int, int], who: str) -> None:
+    port = ports[who == "ours"]
+    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}"})
+    admin.create_topics([NewTopic("changing", 1, 1)])["changing"].result(120)
+    wait_for(lambda: _leads(admin, "changing"))
+    old = bytes(build_batch([record(0), record(-2 * DAY_MS)], codec=Codec.LZ4))
+    with Wire(port) as wire:
+        for key, value, sign in (
+            ("compression.type", "gzip", lambda: _last(wire, old).codec == Codec.GZIP),
+            ("compression.type", "producer", lambda: _last(wire, old).codec == Codec.LZ4),
+            (
+                "message.timestamp.before.max.ms",
+                str(DAY_MS),
+                lambda: wire.produce("changing", old).error_code == ErrorCode.INVALID_TIMESTAMP,
+            ),
+            (
+                "message.timestamp.type",
+                "LogAppendTime",
+                lambda: _last(wire, old).is_log_append_time,
+            ),
+            (
+                "max.message.bytes",
+                "50",
+                lambda: wire.produce("changing", old).error_code == ErrorCode.MESSAGE_TOO_LARGE,
+            ),
+        ):
+            change = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            topic = ConfigResource(ResourceType.TOPIC, "changing", incremental_configs=[change])
+            admin.incremental_alter_configs([topic])[topic].result(120)
+            wait_for(sign, what=f"{key}={value}")
+
+
+def _last(wire: Wire, data: bytes) -> Batch:
+    """The batch as it is in the log, once it was produced."""
+    said = wire.produce("changing", data)
+    assert said.error_code in (ErrorCode.NONE, ErrorCode.INVALID_TIMESTAMP)
+    end = wire.end_offset("changing")
+    return parse_batches(bytes(wire.fetch("changing", end - 1).records), partial_tail=True)[0]
