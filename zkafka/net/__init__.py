@@ -2,9 +2,10 @@
 
 `listener` binds, accepts and counts; each connection it accepts becomes a `conversation`: requests
 read and begun in order, answers sent in the same order, over a `transport` (a real socket, or any
-trio stream where a test or a simulation stands in for the network). What answers is handed in as a
-`protocol.connection.Dispatcher`; nothing here knows an API beyond Produce, the only one that may
-overlap with its like.
+trio stream where a test or a simulation stands in for the network). Those that rest are watched by
+one `poller`, which has a small request answered before any task has run. What answers is handed in
+as a `protocol.connection.Dispatcher`; nothing here knows an API beyond Produce, the only one that
+may overlap with its like.
 
 `peer` is the other direction: one connection to one broker, requests pipelined, answers matched by
 correlation id, every failure a `PeerUnreachable`.

@@ -10,9 +10,10 @@ Laws:
   the connection is read no further.
 - One task at a time sends: the reader, while no Produce waits; else the writer.
 
-The reader does everything by itself as long as nothing waits: requests that came together are begun
-one after the other and their answers leave together, without a task switch. The writer starts
-with the first Produce that must wait.
+Between requests the reader sleeps, and what comes is answered without waking it, in whatever task
+notices (`poller.py`): requests that came together are begun one after the other and their answers
+leave together. The reader wakes for what has to wait for something; the writer starts with the
+first Produce that must.
 
 Ends: with the end of the stream, a lost connection, a `CloseConnection` answer, or a
 RemoteProtocolError (what came before it is answered first). `stop` ends it after the requests that
@@ -45,10 +46,14 @@ from zkafka.protocol.connection import (
 
 logger = logging.getLogger(__name__)
 
-TURN_RECEIVES = 8
-"""System calls that receive something, without a wait between them, before others get a turn."""
-TURN_REQUESTS = 64
-"""The same for requests begun: some 2 ms of one-record produces."""
+TURN = 64
+"""Requests begun without a wait between them, before others get a turn: a millisecond of one-record
+produces."""
+RECEIVE_COST = 8
+"""What a system call that receives something counts for in a turn, in requests."""
+LITTLE = 4096
+"""Bytes received at once of which we think that their sender waits for answers."""
+_PRODUCE = int(ApiKey.PRODUCE)
 
 
 @attrs.define
@@ -120,6 +125,16 @@ class Conversation:
         self._start_writer: Callable[[], None] | None = None
         self._stopping = False
         self._busy = False
+        self._turn = 0
+        """What was done since others last had their turn, in requests."""
+        self._received = 0
+        """Bytes that came last."""
+        self._answers: Parts = []
+        """Those complete and not sent, while no Produce waits."""
+        self._held: tuple[Request, Pending | bytes | None] | None = None
+        """A request that the reader has to wait for, and what became of it if it was begun."""
+        self._failure: RemoteProtocolError | ConnectionLost | None = None
+        """What `_serve` met, for the reader to end with."""
         now_ms = clock.monotonic_ms()
         self._active_ms = now_ms
         """When bytes last came or answers last left."""
@@ -176,6 +191,9 @@ class Conversation:
                     nursery.cancel_scope.cancel()
         finally:
             self._queue.clear()
+            release_slices(self._answers)
+            if self._held is not None:
+                self._held[0].release()
             self._connection.close()
             await self._transport.aclose()
 
@@ -193,80 +211,152 @@ class Conversation:
             await self._wait_answered()
 
     async def _read_requests(self) -> None:
-        """The reader. `answers` are those complete and not sent, while no Produce waits."""
-        connection = self._connection
-        answers: Parts = []
-        receives = requests = 0
+        """The reader: `_advance` as far as that goes, and what it cannot do."""
         try:
-            while not self._stopping:
-                request = connection.next_request()
-                if request is None:
-                    if answers:
-                        await self._send(answers)
-                    self._busy = False
-                    if receives >= TURN_RECEIVES or requests >= TURN_REQUESTS:
-                        receives = requests = 0
-                        await trio.lowlevel.checkpoint()
-                    if not await self._receive():
-                        return
-                    receives += 1
-                    self._busy = True
+            while True:
+                if not self._advance():
+                    await self._go_on()
                     continue
-                self._traffic.requests += 1
-                requests += 1
-                if requests >= TURN_REQUESTS:
-                    requests = receives = 0
-                    if answers:
-                        await self._send(answers)
-                    await trio.lowlevel.checkpoint()
-                try:
-                    if request.header.api_key == ApiKey.PRODUCE:
-                        await self._produce(request, answers)
-                    else:
-                        await self._handle(request, answers)
-                finally:
-                    request.release()
-            if answers:
-                await self._send(answers)
+                if self._stopping:
+                    return
+                self._busy = False
+                if not await self._receive():
+                    return
+                self._busy = True
         except (RemoteProtocolError, _Closing):
-            if answers:
-                await self._send(answers)
+            if self._answers:
+                await self._send(self._answers)
             raise
+
+    def _advance(self) -> bool:
+        """Begin what came, and send what is answered; False if that has to wait for something."""
+        failure = self._failure
+        if failure is not None:
+            raise failure
+        if self._held is not None:
+            return False
+        connection, answers = self._connection, self._answers
+        while not self._stopping:
+            if self._turn >= TURN:
+                return False
+            request = connection.next_request()
+            if request is None:
+                break
+            self._traffic.requests += 1
+            self._turn += 1
+            if request.header.api_key != _PRODUCE:
+                self._held = request, None
+                return False
+            try:
+                begun = self._dispatcher.begin(request, self.info)
+            except BaseException:
+                request.release()
+                raise
+            if type(begun) is not bytes or self._unanswered:
+                self._held = request, begun
+                return False
+            self._traffic.answers += 1
+            answers.append(begun)
+        return not answers or self._sent(answers)
+
+    async def _go_on(self) -> None:
+        """What `_advance` could not do: send more than the socket takes, give others their turn,
+        wait for what answers the request it took."""
+        if self._held is None:
+            if self._answers:
+                await self._send(self._answers)
+            if self._turn >= TURN:
+                await self._yield()
+            return
+        request, begun = self._held
+        try:
+            if begun is None:
+                await self._handle(request, self._answers)
+            else:
+                await self._produce(begun, request.size, self._answers)
         finally:
-            release_slices(answers)
+            self._held = None
+            request.release()
+
+    async def _yield(self) -> None:
+        self._turn = 0
+        await trio.lowlevel.checkpoint()
+
+    def _serve(self) -> bool:
+        """The reader sleeps, and something came: answer it on the spot. True wakes the reader: to
+        receive more, to `_go_on`, or to end; `_busy` if something was received.
+
+        A small Produce costs recv, pwritev and send here; its bytes are copied by the kernel alone,
+        into the buffer and from there into the page cache.
+        """
+        connection, transport = self._connection, self._transport
+        room = connection.get_buffer()
+        if room is None:
+            return True
+        self._turn = 0
+        try:
+            count = transport.receive_nowait(room)
+            if not count:
+                return count == 0
+            self._received_bytes(count)
+            self._busy = True
+            if not self._advance():
+                return True
+        except (RemoteProtocolError, ConnectionLost) as error:
+            self._failure = error
+            self._busy = True
+            return True
+        if connection.buffered or count >= LITTLE:
+            return True
+        self._busy = False
+        connection.rest()
+        return False
 
     async def _receive(self) -> bool:
-        """Receive something; False at the end of the stream."""
+        """Receive something; False at the end of the stream.
+
+        Between requests, after little came, the client is more likely to wait for us than to have
+        sent more: then asking the socket would mostly be in vain, and the kernel is to tell when
+        there is something. Then, too, each of many busy connections gets its turn.
+        """
         connection, transport = self._connection, self._transport
-        fresh = not connection.buffered
+        if not connection.buffered and self._received < LITTLE:
+            connection.rest()
+            self._turn = 0
+            await transport.wait_served(self._serve)
+            if self._busy:
+                return True
         while True:
             room = connection.get_buffer()
             if room is None:
                 await self._memory.wait()
                 continue
+            self._turn += RECEIVE_COST
+            if self._turn >= TURN:
+                await self._yield()
             count = transport.receive_nowait(room)
             if count is not None:
                 break
-            room.release()
             connection.rest()
+            self._turn = 0
             await transport.wait_readable()
         if count == 0:
             return False
-        connection.received(count)
-        self._traffic.bytes_in += count
-        self._active_ms = self._clock.monotonic_ms()
-        if fresh:
-            self._frame_since_ms = self._active_ms
+        self._received_bytes(count)
         return True
 
-    async def _produce(self, request: Request, answers: Parts) -> None:
-        pending = self._dispatcher.begin(request, self.info)
-        if isinstance(pending, bytes):
-            if not self._unanswered:
-                self._traffic.answers += 1
-                answers.append(pending)
-                return
-            pending = Answered(pending)
+    def _received_bytes(self, count: int) -> None:
+        connection = self._connection
+        self._active_ms = self._clock.monotonic_ms()
+        if not connection.buffered:
+            self._frame_since_ms = self._active_ms
+        connection.received(count)
+        self._received = count
+        self._traffic.bytes_in += count
+
+    async def _produce(self, begun: Pending | bytes, size: int, answers: Parts) -> None:
+        """The answer to a Produce of `size` bytes, if it is ready; else its place in the queue."""
+        pending = Answered(begun) if isinstance(begun, bytes) else begun
         if pending.unopened:
             if answers:
                 await self._send(answers)
@@ -276,8 +366,8 @@ class Conversation:
             return
         if answers:
             await self._send(answers)
-        self._queue.append((pending, request.size))
-        self._queued_bytes += request.size
+        self._queue.append((pending, size))
+        self._queued_bytes += size
         self._unanswered += 1
         if self._start_writer is not None:
             self._start_writer()
@@ -293,6 +383,7 @@ class Conversation:
             await self._send(answers)
         await self._wait_answered()
         self._add(await self._dispatcher.handle(request, self.info), answers)
+        self._active_ms = self._clock.monotonic_ms()
 
     def _add(self, answer: Answer, answers: Parts) -> None:
         if isinstance(answer, CloseConnection):
@@ -304,6 +395,20 @@ class Conversation:
     async def _wait_answered(self) -> None:
         while self._unanswered:
             await self._answered.park()
+
+    def _sent(self, answers: Parts) -> bool:
+        """Send them at once, if they are bytes and the socket has room; what is left of them is for
+        `_send`."""
+        parts = answers if len(answers) < 2 else _joined(answers)
+        data = parts[0]
+        if type(data) is not bytes or len(parts) > 1:
+            return False
+        sent = self._transport.send_nowait(data)
+        if sent < len(data):
+            answers[:] = [memoryview(data)[sent:]]
+            return False
+        answers.clear()
+        return True
 
     async def _send(self, answers: Parts) -> None:
         """Send them all; the list is empty afterwards, also when that failed."""

@@ -35,6 +35,7 @@ from zkafka.config import BrokerConfig
 from zkafka.errors import StartupError
 from zkafka.model import Endpoint
 from zkafka.net.conversation import Conversation, MemoryWait, Traffic
+from zkafka.net.poller import Poller
 from zkafka.net.transport import RunInThread, SocketTransport, StreamTransport, Transport
 from zkafka.protocol.connection import Budget, ConnectionInfo, Dispatcher
 
@@ -201,6 +202,7 @@ class Listener:
         self._dispatcher = dispatcher
         self._limits = limits
         self._memory = MemoryWait(budget)
+        self._poller = Poller()
         self._admission = admission
         self._clock = clock
         self._run_in_thread = run_in_thread
@@ -282,6 +284,7 @@ class Listener:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
+                nursery.start_soon(self._poller.run)
                 with trio.CancelScope() as self._accepting:
                     if self._stopping:
                         self._accepting.cancel()
@@ -293,6 +296,7 @@ class Listener:
                 nursery.cancel_scope.cancel()
         finally:
             self._close_socket()
+            self._poller.close()
 
     def stop(self) -> None:
         """Accept no more, and let each connection end when the requests it began are answered;
@@ -306,6 +310,7 @@ class Listener:
     async def aclose(self) -> None:
         """Free the address of a listener that was bound and never served."""
         self._close_socket()
+        self._poller.close()
 
     def _close_socket(self) -> None:
         if self._socket is not None and self._socket.fileno() >= 0:
@@ -379,7 +384,7 @@ class Listener:
             sock.close()
             return
         self._accepted += 1
-        transport = SocketTransport(sock, self._run_in_thread)
+        transport = SocketTransport(sock, self._run_in_thread, self._poller)
         nursery.start_soon(self._converse, transport, connection_id, host, port)
 
     async def _converse(

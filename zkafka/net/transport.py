@@ -1,9 +1,10 @@
 """Bytes over a connection: from a real socket without a task switch while there is something to
 do, or over any trio stream.
 
-Both transports have the same five calls. `receive_nowait` and `wait_readable` are apart, so that
-a connection can give its buffer back before it sleeps. `send` takes the parts of answers; those
-that are large slices of a log go from the page cache to the socket inside the kernel.
+Both transports have the same seven calls. `receive_nowait` and `wait_readable` are apart, so that
+a connection can give its buffer back before it sleeps, and `send_nowait` and `send`, so that an
+answer that the socket has room for is one call and no more. `send` takes the parts of answers;
+those that are large slices of a log go from the page cache to the socket inside the kernel.
 
 Log slices: a slice is released when `send` is done with it, however it ends. Before and after each
 piece the slice must be intact; where the log was truncated under it the bytes may be others, and
@@ -30,6 +31,7 @@ from typing import Any, Protocol, TypeGuard
 import trio
 
 from zkafka.errors import StorageError
+from zkafka.net.poller import Poller, Serve
 from zkafka.protocol.codec import Part
 
 RunInThread = Callable[..., Awaitable[Any]]
@@ -82,6 +84,15 @@ class Transport(Protocol):
         """Wait until `receive_nowait` has something to say. A cancellation loses nothing."""
         ...
 
+    async def wait_served(self, serve: Serve) -> None:
+        """As `wait_readable`; a transport that can has `serve` called meanwhile, each time that
+        there is something to receive, and goes on waiting until that answers True."""
+        ...
+
+    def send_nowait(self, data: bytes) -> int:
+        """How many of the bytes, from the first on, were sent without waiting."""
+        ...
+
     async def send(self, parts: Sequence[Part]) -> None:
         """Send everything, and release the slices among `parts`, also when cancelled or failing;
         half an answer may be out by then, and the connection is of no use."""
@@ -108,10 +119,13 @@ def release_slices(parts: Sequence[Part]) -> None:
 class SocketTransport:
     """A connected TCP socket, non-blocking. Owns the socket."""
 
-    def __init__(self, sock: socket.socket, run_in_thread: RunInThread) -> None:
+    def __init__(
+        self, sock: socket.socket, run_in_thread: RunInThread, poller: Poller | None = None
+    ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._run_in_thread = run_in_thread
+        self._poller = poller
         self.blocked_since: float | None = None
 
     def receive_nowait(self, room: memoryview) -> int | None:
@@ -122,9 +136,26 @@ class SocketTransport:
         except OSError as error:
             raise ConnectionLost(str(error)) from error
 
+    def send_nowait(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+
     async def wait_readable(self) -> None:
         try:
             await trio.lowlevel.wait_readable(self._sock)
+        except trio.ClosedResourceError as error:
+            raise ConnectionLost("closed by us") from error
+
+    async def wait_served(self, serve: Serve) -> None:
+        if self._poller is None:
+            await self.wait_readable()
+            return
+        try:
+            await self._poller.wait(self._sock, serve)
         except trio.ClosedResourceError as error:
             raise ConnectionLost("closed by us") from error
 
@@ -143,6 +174,8 @@ class SocketTransport:
 
     async def aclose(self) -> None:
         if self._sock.fileno() >= 0:
+            if self._poller is not None:
+                self._poller.forget(self._sock)
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
@@ -296,12 +329,18 @@ class StreamTransport:
             self._received = received[count:] if count < len(received) else None
         return count
 
+    def send_nowait(self, data: bytes) -> int:
+        return 0
+
     async def wait_readable(self) -> None:
         if self._received is None:
             try:
                 self._received = memoryview(await self._stream.receive_some())
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionLost(str(error)) from error
+
+    async def wait_served(self, serve: Serve) -> None:
+        await self.wait_readable()
 
     async def send(self, parts: Sequence[Part]) -> None:
         try:

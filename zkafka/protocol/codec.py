@@ -34,7 +34,7 @@ import attrs
 
 from zkafka.errors import LocalProtocolError, RemoteProtocolError
 from zkafka.protocol.apis import APIS, ApiKey
-from zkafka.protocol.fields import WireField, WireType, schema_of
+from zkafka.protocol.fields import LATEST, WireField, WireType, schema_of
 
 T = TypeVar("T")
 
@@ -140,9 +140,8 @@ def decode_request_header(buffer: bytes | bytearray | memoryview) -> tuple[Reque
             client_id = str(buffer[10:position], "utf-8")
         elif size != -1:
             raise RemoteProtocolError(f"client id of {size} bytes")
-        api = APIS.get(api_key)
-        if api is not None and api_version >= api.flexible:
-            position = _skip_tags(buffer, position)
+        if api_version >= _FLEXIBLE.get(api_key, LATEST):
+            position = _skip_tags(buffer, position) if buffer[position] else position + 1
     except (struct.error, IndexError) as error:
         raise RemoteProtocolError("request header cut short") from error
     except UnicodeDecodeError as error:
@@ -192,6 +191,9 @@ def decode_response(
 
 
 # --- The steps they share -----------------------------------------------------------------------
+
+_FLEXIBLE = {int(key): api.flexible for key, api in APIS.items()}
+"""The first version of each API whose headers have tagged fields."""
 
 _unpack_header = struct.Struct(">hhih").unpack_from
 _pack_request_header = struct.Struct(">ihhih").pack

@@ -301,8 +301,8 @@ class Connection:
         """
         current = self._current
         if current is None:
-            current = self._first_buffer()
-        elif self._start == self._end and not current.lent:
+            return self._first_buffer().view
+        if self._start == self._end and not current.lent:
             self._start = self._end = 0
             if self._budget.scarce and len(current.buffer) > FLOOR:
                 self.rest()
@@ -344,19 +344,20 @@ class Connection:
         Errors: RemoteProtocolError for a size that is negative or above the limit, and for a
         header that cannot be read; the connection is of no use then.
         """
-        available = self._end - self._start
-        if available < 4:
-            return None
         current = self._current
-        assert current is not None
+        available = self._end - self._start
         frame = self._frame
         if not frame:
+            if available < 4:
+                return None
+            assert current is not None
             (size,) = _unpack_size(current.view, self._start)
             if not 0 <= size <= self._request_max_bytes:
                 raise RemoteProtocolError(f"request of {size} bytes announced")
             self._frame = frame = size + 4
         if available < frame:
             return None
+        assert current is not None
         start = self._start
         self._frame = 0
         self._start = start + frame

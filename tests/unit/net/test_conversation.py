@@ -18,7 +18,7 @@ from net_world import (
 
 from zkafka.clock import Clock
 from zkafka.errors import RemoteProtocolError
-from zkafka.net.conversation import TURN_REQUESTS, Conversation, MemoryWait, Traffic
+from zkafka.net.conversation import TURN, Conversation, MemoryWait, Traffic
 from zkafka.net.transport import StreamTransport
 from zkafka.protocol.codec import encode_response
 from zkafka.protocol.connection import START, Budget, CloseConnection, ConnectionInfo
@@ -192,7 +192,7 @@ async def test_answers_to_requests_that_came_together_leave_together(world):
 
 
 async def test_a_flood_of_ready_requests_lets_others_run(world):
-    """With nothing to wait for, the reader yields after every TURN_REQUESTS."""
+    """With nothing to wait for, the reader yields after every TURN."""
     turns = []
 
     async def count_turns():
@@ -205,7 +205,18 @@ async def test_a_flood_of_ready_requests_lets_others_run(world):
         await world.client.send_all(b"".join(produce(i) for i in range(1000)))
         await receive_ids(world.client, 1000)
     steps = [b - a for a, b in itertools.pairwise(turns)]
-    assert max(steps) <= TURN_REQUESTS
+    assert max(steps) <= TURN
+
+
+async def test_a_connection_is_idle_from_its_last_answer_on(world, autojump_clock):
+    """Not from its last request: some wait for minutes."""
+    gate = world.dispatcher.gates[1] = trio.Event()
+    await world.send(heartbeat(1))
+    assert world.conversation.idle_since_ms is None
+    await trio.sleep(100)
+    gate.set()
+    await settle()
+    assert world.conversation.idle_since_ms == int(trio.current_time() * 1000)
 
 
 # --- Bounds -------------------------------------------------------------------------------------
