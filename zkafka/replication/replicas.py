@@ -33,7 +33,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import attrs
 import trio
@@ -171,17 +171,25 @@ class Opening:
     required_acks: int
 
 
-@attrs.define
-class PartitionFetch:
-    """One partition of a Fetch, by name; a fetch session may keep and change it."""
+class PartitionFetch(Protocol):
+    """One partition of a Fetch, by name; `server.fetch_sessions` keeps and changes it.
 
-    topic_partition: TopicPartition
-    fetch_offset: Offset
-    max_bytes: int
-    topic_id: uuid.UUID = NULL_UUID
-    current_leader_epoch: LeaderEpoch = NO_EPOCH
-    last_fetched_epoch: LeaderEpoch = NO_EPOCH
-    log_start_offset: Offset = NO_OFFSET
+    `log_start_offset` is the fetcher's own, of a follower."""
+
+    @property
+    def topic_partition(self) -> TopicPartition: ...
+    @property
+    def topic_id(self) -> uuid.UUID: ...
+    @property
+    def fetch_offset(self) -> Offset: ...
+    @property
+    def max_bytes(self) -> int: ...
+    @property
+    def current_leader_epoch(self) -> LeaderEpoch: ...
+    @property
+    def last_fetched_epoch(self) -> LeaderEpoch: ...
+    @property
+    def log_start_offset(self) -> Offset: ...
 
 
 @attrs.define
@@ -694,7 +702,8 @@ class Replicas:
                     fetch.log_start_offset,
                     replica_epoch,
                     self.alive,
-                    self._may_propose(),
+                    # Asked for only where there may be something to propose.
+                    replica_id not in machine.in_sync_set.committed and self._may_propose(),
                 ),
                 self._clock.monotonic_ms(),
             )
@@ -750,7 +759,7 @@ class Replicas:
         if role is Role.OFFLINE:
             return ErrorCode.KAFKA_STORAGE_ERROR
         asked, ours = fetch.topic_id, replica.topic_id
-        if asked is not ours and asked != ours and NULL_UUID not in (asked, ours):
+        if asked.int != ours.int and NULL_UUID not in (asked, ours):
             return ErrorCode.INCONSISTENT_TOPIC_ID
         if fetch.current_leader_epoch != NO_EPOCH:
             if fetch.current_leader_epoch < machine.leader_epoch:

@@ -30,7 +30,7 @@ Source: KIP-227, KIP-516 (topic ids); `FetchSession` of Apache Kafka 3.9.
 import random
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import attrs
@@ -38,7 +38,7 @@ import attrs
 from zkafka.errors import ErrorCode
 from zkafka.model import NO_EPOCH, NO_OFFSET, LeaderEpoch, Offset, TopicPartition
 from zkafka.protocol.fields import NULL_UUID
-from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest
+from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
 INITIAL_EPOCH = 0
 """Asks for a full fetch, and a session if there is room."""
@@ -71,29 +71,48 @@ class Watch(Protocol):
         """Care for nothing any longer, and let a waiter go."""
 
 
-PartitionKey = tuple[uuid.UUID | str, int]
-"""How a session tells partitions apart: by topic id from version 13 on, by name before."""
+PartitionKey = tuple[int | str, int]
+"""How a session tells partitions apart: by topic id from version 13 on, by name before. Of the id
+the number: a UUID's own hash is computed in Python, each time."""
+
+TopicNames = Callable[[uuid.UUID], str | None]
+"""The name of the topic with that id; None where it is unknown."""
+
+UNNAMED = ""
+"""The topic of a partition whose topic id is unknown to us."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class FetchedPartition:
     """One partition as a client asks for it, and what it was last told.
 
-    `topic` is None while the topic id is unknown to us; `turn` is its place in the session's order.
+    `topic_partition` has the topic UNNAMED while the topic id is unknown to us; `named_in` is the
+    metadata picture that it was last looked up in. `log_start_offset` is the fetcher's. `turn` is
+    its place in the session's order.
     """
 
     key: PartitionKey
-    topic: str | None
+    topic_partition: TopicPartition
     topic_id: uuid.UUID
-    partition: int
+    named_in: object = None
     fetch_offset: Offset = 0
     max_bytes: int = 0
     current_leader_epoch: LeaderEpoch = NO_EPOCH
     last_fetched_epoch: LeaderEpoch = NO_EPOCH
-    fetcher_log_start_offset: Offset = NO_OFFSET
+    log_start_offset: Offset = NO_OFFSET
     sent_high_watermark: Offset = NO_OFFSET
     sent_log_start_offset: Offset = NO_OFFSET
     turn: int = 0
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its topic was known when it was last looked up."""
+        return self.topic_partition.topic != UNNAMED
+
+    @property
+    def partition(self) -> int:
+        """Its number in the topic."""
+        return self.topic_partition.partition
 
     def ask(self, wanted: FetchPartition) -> None:
         """Take over what a request says of this partition."""
@@ -101,7 +120,7 @@ class FetchedPartition:
         self.max_bytes = wanted.partition_max_bytes
         self.current_leader_epoch = wanted.current_leader_epoch
         self.last_fetched_epoch = wanted.last_fetched_epoch
-        self.fetcher_log_start_offset = wanted.log_start_offset
+        self.log_start_offset = wanted.log_start_offset
 
     def told(
         self, high_watermark: Offset, log_start_offset: Offset, *, failed: bool, urgent: bool
@@ -145,23 +164,24 @@ class FetchSession:
         self.watch = watch
         self._partitions = partitions
         self._by_name: dict[TopicPartition, FetchedPartition] = {}
-        self._unsettled: dict[PartitionKey, FetchedPartition] = {}
+        self._unsettled: set[FetchedPartition] = set()
         self._turn = 0
         self._sweep: deque[PartitionKey] = deque()
         self._swept_ms = now_ms
         for fetched in partitions.values():
             self._turn += 1
             fetched.turn = self._turn
-            if fetched.topic is not None:
-                self.named(fetched, fetched.topic)
+            if fetched.is_named:
+                self.named(fetched, fetched.topic_partition.topic)
 
     def __len__(self) -> int:
         return len(self._partitions)
 
     def named(self, fetched: FetchedPartition, topic: str) -> None:
         """The topic of `fetched` has this name: its moves are seen from now on."""
-        fetched.topic = topic
-        name = TopicPartition(topic, fetched.partition)
+        name = fetched.topic_partition
+        if name.topic != topic:
+            name = fetched.topic_partition = TopicPartition(topic, name.partition)
         self._by_name[name] = fetched
         self.watch.add(name)
 
@@ -175,9 +195,9 @@ class FetchSession:
             fetched.turn = self._turn
             self._partitions[fetched.key] = self._partitions.pop(fetched.key)
         if settled:
-            self._unsettled.pop(fetched.key, None)
+            self._unsettled.discard(fetched)
         else:
-            self._unsettled[fetched.key] = fetched
+            self._unsettled.add(fetched)
 
     def due(self, now_ms: int, sweep_ms: int) -> list[FetchedPartition]:
         """The partitions a fetch must look at now, in the session's order."""
@@ -187,19 +207,19 @@ class FetchSession:
         count = len(self._partitions)
         share = count * (now_ms - self._swept_ms) // sweep_ms
         if share <= 0:
-            return sorted(self._unsettled.values(), key=_turn)
+            return sorted(self._unsettled, key=_turn)
         # What is left of the time counts for the next share, else a sweep would take twice as long.
         self._swept_ms = now_ms if share >= count else self._swept_ms + share * sweep_ms // count
-        due = dict(self._unsettled)
+        due = set(self._unsettled)
         left = min(share, count)
         while left:
             if not self._sweep:
                 self._sweep.extend(self._partitions)
             key = self._sweep.popleft()
             if (fetched := self._partitions.get(key)) is not None:
-                due[key] = fetched
+                due.add(fetched)
                 left -= 1
-        return sorted(due.values(), key=_turn)
+        return sorted(due, key=_turn)
 
     def moved(self) -> list[FetchedPartition]:
         """Those that moved since anybody looked, in the session's order."""
@@ -209,46 +229,48 @@ class FetchSession:
         # Unsettled until somebody says otherwise: a request that is cancelled between taking the
         # moves and answering must not take them along.
         moved = [self._by_name[n] for n in self.watch.take() if n in self._by_name]
-        for fetched in moved:
-            self._unsettled[fetched.key] = fetched
+        self._unsettled.update(moved)
         return moved
 
     def find(self, name: TopicPartition) -> FetchedPartition | None:
         """The partition of that name, if it is fetched here."""
         return self._by_name.get(name)
 
-    def update(
-        self,
-        wanted: Iterable[tuple[FetchedPartition, FetchPartition]],
-        forgotten: Iterable[PartitionKey],
-    ) -> None:
+    def update(self, request: FetchRequest, topic_names: TopicNames) -> None:
         """Add or change what a request names, and drop what it forgets."""
-        for fresh, request in wanted:
-            fetched = self._partitions.get(fresh.key)
-            if fetched is None:
-                fetched = fresh
-                self._turn += 1
-                fetched.turn = self._turn
-                self._partitions[fetched.key] = fetched
-                if fetched.topic is not None:
-                    self.named(fetched, fetched.topic)
-            fetched.ask(request)
-            self._unsettled[fetched.key] = fetched
-        for key in forgotten:
-            dropped = self._partitions.pop(key, None)
-            self._unsettled.pop(key, None)
-            if dropped is not None and dropped.topic is not None:
-                name = TopicPartition(dropped.topic, dropped.partition)
-                if self._by_name.get(name) is dropped:
-                    del self._by_name[name]
-                    self.watch.discard(name)
+        for topic, topic_key in _topics(request, self.uses_topic_ids):
+            for wanted in topic.partitions:
+                fetched = self._partitions.get((topic_key, wanted.partition))
+                if fetched is None:
+                    fetched = _fetched(topic, topic_key, wanted.partition, topic_names)
+                    self._turn += 1
+                    fetched.turn = self._turn
+                    self._partitions[fetched.key] = fetched
+                    if fetched.is_named:
+                        self.named(fetched, fetched.topic_partition.topic)
+                fetched.ask(wanted)
+                self._unsettled.add(fetched)
+        for forgotten in request.forgotten_topics_data:
+            topic_key = forgotten.topic_id.int if self.uses_topic_ids else forgotten.topic
+            for partition in forgotten.partitions:
+                self._forget((topic_key, partition))
+
+    def _forget(self, key: PartitionKey) -> None:
+        dropped = self._partitions.pop(key, None)
+        if dropped is None:
+            return
+        self._unsettled.discard(dropped)
+        name = dropped.topic_partition
+        if self._by_name.get(name) is dropped:
+            del self._by_name[name]
+            self.watch.discard(name)
 
     def check(self) -> None:
         """Assert that the indexes agree and that nothing unsettled was forgotten."""
         assert 1 <= self.epoch < 2**31, f"session epoch out of range: {self.epoch}"
-        assert self._unsettled.keys() <= self._partitions.keys()
+        assert self._unsettled <= set(self._partitions.values())
         for name, fetched in self._by_name.items():
-            assert fetched.topic == name.topic
+            assert fetched.topic_partition == name
             assert self._partitions[fetched.key] is fetched
         turns = [fetched.turn for fetched in self._partitions.values()]
         assert turns == sorted(turns), "session order and turns disagree"
@@ -330,7 +352,7 @@ class FetchSessions:
         request: FetchRequest,
         *,
         uses_topic_ids: bool,
-        topic_names: Callable[[uuid.UUID], str | None],
+        topic_names: TopicNames,
         privileged: bool,
         now_ms: int,
     ) -> FetchContext | ErrorCode:
@@ -340,9 +362,11 @@ class FetchSessions:
             if session_id != NO_SESSION:
                 self._drop(session_id)
             partitions: dict[PartitionKey, FetchedPartition] = {}
-            for fetched, wanted in _wanted(request, uses_topic_ids, topic_names):
-                fetched.ask(wanted)
-                partitions[fetched.key] = fetched
+            for topic, topic_key in _topics(request, uses_topic_ids):
+                for wanted in topic.partitions:
+                    fetched = _fetched(topic, topic_key, wanted.partition, topic_names)
+                    fetched.ask(wanted)
+                    partitions[fetched.key] = fetched
             return FetchContext(
                 session=None,
                 partitions=partitions,
@@ -359,9 +383,7 @@ class FetchSessions:
             return ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR
         if session.epoch != epoch:
             return ErrorCode.INVALID_FETCH_SESSION_EPOCH
-        session.update(
-            _wanted(request, uses_topic_ids, topic_names), _forgotten(request, uses_topic_ids)
-        )
+        session.update(request, topic_names)
         if not len(session):
             self._drop(session_id)
             return FetchContext(session=None, partitions={}, uses_topic_ids=uses_topic_ids)
@@ -448,24 +470,19 @@ def next_epoch(epoch: int) -> int:
     return 1 if epoch >= 2**31 - 1 else epoch + 1
 
 
-def _wanted(
-    request: FetchRequest,
-    uses_topic_ids: bool,
-    topic_names: Callable[[uuid.UUID], str | None],
-) -> Iterator[tuple[FetchedPartition, FetchPartition]]:
+def _topics(request: FetchRequest, uses_topic_ids: bool) -> Iterator[tuple[FetchTopic, int | str]]:
+    """What a request names, each topic with its part of the partitions' keys."""
     for topic in request.topics:
-        name = topic_names(topic.topic_id) if uses_topic_ids else topic.topic
-        for wanted in topic.partitions:
-            fetched = FetchedPartition(
-                key=(topic.topic_id if uses_topic_ids else topic.topic, wanted.partition),
-                topic=name,
-                topic_id=topic.topic_id if uses_topic_ids else NULL_UUID,
-                partition=wanted.partition,
-            )
-            yield fetched, wanted
+        yield topic, topic.topic_id.int if uses_topic_ids else topic.topic
 
 
-def _forgotten(request: FetchRequest, uses_topic_ids: bool) -> Iterator[PartitionKey]:
-    for topic in request.forgotten_topics_data:
-        for partition in topic.partitions:
-            yield (topic.topic_id if uses_topic_ids else topic.topic, partition)
+def _fetched(
+    topic: FetchTopic, topic_key: int | str, partition: int, topic_names: TopicNames
+) -> FetchedPartition:
+    by_id = isinstance(topic_key, int)
+    name = topic_names(topic.topic_id) if by_id else topic.topic
+    return FetchedPartition(
+        key=(topic_key, partition),
+        topic_partition=TopicPartition(name or UNNAMED, partition),
+        topic_id=topic.topic_id if by_id else NULL_UUID,
+    )

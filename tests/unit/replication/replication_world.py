@@ -10,6 +10,7 @@ import random
 import uuid
 from types import SimpleNamespace
 
+import attrs
 import trio
 
 from zkafka.clock import Clock
@@ -20,7 +21,7 @@ from zkafka.log.files import Files
 from zkafka.model import TopicPartition
 from zkafka.protocol import codec
 from zkafka.protocol.apis import APIS
-from zkafka.protocol.fields import schema_of
+from zkafka.protocol.fields import NULL_UUID, schema_of
 from zkafka.protocol.messages.alter_partition import (
     AlterPartitionRequest,
     AlterPartitionResponse,
@@ -47,7 +48,7 @@ from zkafka.protocol.messages.update_metadata import (
 )
 from zkafka.protocol.records import Record, build_batch, iter_records, parse_batches
 from zkafka.replication.purgatory import Purgatory
-from zkafka.replication.replicas import PartitionFetch, Replicas
+from zkafka.replication.replicas import Replicas
 from zkafka.server.context import Parts
 from zkafka.server.fetch_sessions import FetchSessions
 from zkafka.server.handlers import fetch as fetch_handler
@@ -97,6 +98,19 @@ def values_of(data) -> list[str]:
         for batch in parse_batches(data, partial_tail=True)
         for record in iter_records(batch)
     ]
+
+
+@attrs.define
+class PartitionFetch:
+    """One partition of a Fetch."""
+
+    topic_partition: TopicPartition
+    fetch_offset: int
+    max_bytes: int
+    topic_id: uuid.UUID = NULL_UUID
+    current_leader_epoch: int = -1
+    last_fetched_epoch: int = -1
+    log_start_offset: int = -1
 
 
 class Broker:

@@ -2,12 +2,11 @@
 
 import pytest
 import trio
-from replication_world import TP, World
+from replication_world import TP, PartitionFetch, World
 
 from zkafka.errors import ErrorCode
 from zkafka.model import TopicPartition
 from zkafka.replication.partition import CommittedIsr, PendingExpand
-from zkafka.replication.replicas import PartitionFetch
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from replication_world import TP, World, records, topic_id
+from replication_world import TP, PartitionFetch, World, records, topic_id
 
 from zkafka.errors import ApiError, ErrorCode, StorageError
 from zkafka.model import TopicPartition
@@ -20,7 +20,7 @@ from zkafka.protocol.messages.leader_and_isr import (
 )
 from zkafka.protocol.records import Record, build_batch, parse_batches, stamp, verify_crc
 from zkafka.replication.partition import Role
-from zkafka.replication.replicas import Opening, PartitionFetch
+from zkafka.replication.replicas import Opening
 
 NONE = ErrorCode.NONE
 OTHER = TopicPartition("orders", 1)

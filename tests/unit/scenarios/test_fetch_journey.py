@@ -6,12 +6,11 @@ form and back.
 
 import pytest
 import trio
-from replication_world import TP, World, records, topic_id
+from replication_world import TP, PartitionFetch, World, records, topic_id
 
 from zkafka.errors import ErrorCode
 from zkafka.model import EpochEndOffset, TopicPartition
 from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
-from zkafka.replication.replicas import PartitionFetch
 
 NONE = ErrorCode.NONE
 

@@ -22,11 +22,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from replication_world import TP, Link, World
+from replication_world import TP, Link, PartitionFetch, World
 
 from zkafka.errors import PeerUnreachable
 from zkafka.protocol.records import iter_records, parse_batches
-from zkafka.replication.replicas import PartitionFetch
 
 SCRIPTS = sorted((Path(__file__).parent / "truncation").glob("*.txt"))
 REWRITE = os.environ.get("ZKAFKA_REWRITE") == "1"

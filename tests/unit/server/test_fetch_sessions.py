@@ -223,8 +223,9 @@ def test_what_returned_data_goes_behind_the_others(sessions, purgatory):
 def test_an_unknown_topic_is_watched_from_when_its_name_is_known(sessions, purgatory):
     session = created(sessions, [0], topic=UNKNOWN_ID, ids=True, settled=False)
     (fetched,) = session.due(10_000, 10_000)
-    assert fetched.topic is None
+    assert not fetched.is_named
     session.named(fetched, "later")
+    assert fetched.topic_partition == TopicPartition("later", 0)
     session.settled(fetched, sent=False, settled=True)
     purgatory.wake(TopicPartition("later", 0))
     assert due(sessions, session) == [0]

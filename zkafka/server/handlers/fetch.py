@@ -26,12 +26,13 @@ topic ids (KIP-516); 14 tiered storage (KIP-405; never answered here); 15 replic
 16 leader hints (KIP-951); 17 directory id (KIP-853; ignored).
 """
 
-import uuid
+from collections.abc import Sequence
 from types import TracebackType
 
 from zkafka.errors import ErrorCode
 from zkafka.model import BrokerEpoch, BrokerId, TopicPartition
 from zkafka.protocol.messages.fetch import (
+    AbortedTransaction,
     EpochEndOffset,
     FetchableTopicResponse,
     FetchRequest,
@@ -40,7 +41,7 @@ from zkafka.protocol.messages.fetch import (
     NodeEndpoint,
     PartitionData,
 )
-from zkafka.replication.replicas import Isolation, PartitionFetch, PartitionRead
+from zkafka.replication.replicas import Isolation, PartitionRead
 from zkafka.server.context import Parts, RequestContext
 from zkafka.server.fetch_sessions import FetchContext, FetchedPartition
 
@@ -57,35 +58,33 @@ async def handle(request: FetchRequest, context: RequestContext) -> FetchRespons
     else:
         replica_id, replica_epoch = request.replica_id, -1
     names = parts.metadata.image.topic_names
+    now_ms = parts.clock.monotonic_ms()
     begun = parts.fetch_sessions.begin(
         request,
         uses_topic_ids=version >= 13,
         topic_names=names.get,
         privileged=replica_id >= 0,
-        now_ms=parts.clock.monotonic_ms(),
+        now_ms=now_ms,
     )
     if isinstance(begun, ErrorCode):
         return FetchResponse(error_code=begun)
     reading = _Reading(
-        parts,
-        replica_id=replica_id,
-        replica_epoch=replica_epoch,
-        isolation=request.isolation_level,
-        max_bytes=min(request.max_bytes, parts.config.fetch_max_bytes),
-        min_bytes=request.min_bytes,
-        version=version,
+        parts, request, replica_id=replica_id, replica_epoch=replica_epoch, version=version
     )
     with reading:
-        await _gather(request, begun, reading, context)
+        await _gather(request, begun, reading, context, now_ms)
         return _answer(begun, reading, context)
 
 
 async def _gather(
-    request: FetchRequest, begun: FetchContext, reading: "_Reading", context: RequestContext
+    request: FetchRequest,
+    begun: FetchContext,
+    reading: "_Reading",
+    context: RequestContext,
+    now_ms: int,
 ) -> None:
     """Read what there is; then, if it is too little, sleep until there may be enough."""
     parts, session = context.parts, begun.session
-    now_ms = parts.clock.monotonic_ms()
     if session is None:
         due = list(begun.partitions.values())
         everything = len(due)
@@ -103,11 +102,7 @@ async def _gather(
         for fetched in session.moved():
             reading.look(fetched, begun, first_pass=False)
         return
-    by_name = {
-        TopicPartition(fetched.topic, fetched.partition): fetched
-        for fetched in due
-        if fetched.topic is not None
-    }
+    by_name = {fetched.topic_partition: fetched for fetched in due if fetched.is_named}
     watch = parts.purgatory.watch()
     try:
         for name in by_name:
@@ -127,54 +122,69 @@ def _answer(begun: FetchContext, reading: "_Reading", context: RequestContext) -
     parts, session = context.parts, begun.session
     if session is None and begun.wants_session:
         session = parts.fetch_sessions.create(begun, parts.clock.monotonic_ms())
-    by_topic: dict[uuid.UUID | str, list[PartitionData]] = {}
+    topics: dict[int | str, tuple[FetchedPartition, list[PartitionData]]] = {}
     hinted: set[BrokerId] = set()
-    for fetched, look in reading.looks.items():
-        read = look.read
-        data = _partition_data(fetched, read, reading, context, hinted)
+    traffic, replica_id = parts.traffic, reading.replica_id
+    for fetched, (read, settled) in reading.looks.items():
+        size = read.size
+        failed = read.error is not ErrorCode.NONE or read.diverging is not None
         told = fetched.told(
-            data.high_watermark,
-            data.log_start_offset,
-            failed=read.error is not ErrorCode.NONE or read.diverging is not None,
-            urgent=read.size > 0,
+            read.high_watermark, read.log_start_offset, failed=failed, urgent=size > 0
         )
         if session is not None:
-            session.settled(fetched, sent=read.size > 0, settled=look.settled)
+            session.settled(fetched, sent=size > 0, settled=settled)
         if told or not begun.incremental:
-            by_topic.setdefault(fetched.key[0], []).append(data)
-            topic = fetched.topic
-            if topic is not None and read.error is not ErrorCode.NONE:
-                parts.traffic.fetch_failed(topic)
-            elif topic is not None:
-                parts.traffic.fetched(topic, size=read.size, replica_id=reading.replica_id)
+            data = (
+                _failure(fetched, read, reading, context, hinted)
+                if failed
+                else PartitionData(
+                    partition_index=fetched.topic_partition.partition,
+                    high_watermark=read.high_watermark,
+                    last_stable_offset=read.last_stable_offset,
+                    log_start_offset=read.log_start_offset,
+                    aborted_transactions=reading.none_aborted,
+                    records=b"" if read.slice is None else read.slice,
+                )
+            )
+            topics.setdefault(fetched.key[0], (fetched, []))[1].append(data)
+            if not fetched.is_named:
+                continue
+            topic = fetched.topic_partition.topic
+            if read.error is not ErrorCode.NONE:
+                traffic.fetch_failed(topic)
+            else:
+                traffic.fetched(topic, size=size, replica_id=replica_id)
     reading.hand_over()
     return FetchResponse(
         session_id=0 if session is None else session.session_id,
         responses=[
-            FetchableTopicResponse(topic_id=topic, partitions=partitions)
-            if isinstance(topic, uuid.UUID)
-            else FetchableTopicResponse(topic=topic, partitions=partitions)
-            for topic, partitions in by_topic.items()
+            FetchableTopicResponse(
+                topic=topic if isinstance(topic, str) else "",
+                topic_id=first.topic_id,
+                partitions=partitions,
+            )
+            for topic, (first, partitions) in topics.items()
         ],
-        node_endpoints=_endpoints(hinted, context),
+        node_endpoints=_endpoints(hinted, context) if hinted else [],
     )
 
 
-def _partition_data(
+def _failure(
     fetched: FetchedPartition,
     read: PartitionRead,
     reading: "_Reading",
     context: RequestContext,
     hinted: set[BrokerId],
 ) -> PartitionData:
+    """The answer about a partition that has an error, or whose fetcher's log diverges."""
     error = read.error
     diverging, leader = EpochEndOffset(), LeaderIdAndEpoch()
     if read.diverging is not None:
         diverging = EpochEndOffset(
             epoch=read.diverging.leader_epoch, end_offset=read.diverging.end_offset
         )
-    if error in _HINTED and context.version >= 16 and fetched.topic is not None:
-        known = context.parts.leader_of(TopicPartition(fetched.topic, fetched.partition))
+    if error in _HINTED and context.version >= 16 and fetched.is_named:
+        known = context.parts.leader_of(fetched.topic_partition)
         if known is not None:
             leader = LeaderIdAndEpoch(leader_id=known[0], leader_epoch=known[1])
             hinted.add(known[0])
@@ -189,8 +199,8 @@ def _partition_data(
         log_start_offset=read.log_start_offset,
         diverging_epoch=diverging,
         current_leader=leader,
-        aborted_transactions=[] if reading.isolation == Isolation.READ_COMMITTED else None,
-        records=b"" if read.slice is None else read.slice,
+        aborted_transactions=reading.none_aborted,
+        records=b"",
     )
 
 
@@ -208,14 +218,8 @@ def _endpoints(leaders: set[BrokerId], context: RequestContext) -> list[NodeEndp
     ]
 
 
-class _Look:
-    """What was found in one partition; `settled` if it needs no second look until it moves."""
-
-    __slots__ = ("read", "settled")
-
-    def __init__(self, read: PartitionRead, *, settled: bool) -> None:
-        self.read = read
-        self.settled = settled
+_Look = tuple[PartitionRead, bool]
+"""What was found in one partition, and whether it needs no second look until it moves."""
 
 
 class _Reading:
@@ -224,27 +228,48 @@ class _Reading:
     Ownership: a context manager that releases its slices, unless they were handed over.
     """
 
+    __slots__ = (
+        "_configs",
+        "_isolation",
+        "_leader_only",
+        "_max_bytes",
+        "_metadata",
+        "_min_bytes",
+        "_more",
+        "_more_size",
+        "_replica_epoch",
+        "_replicas",
+        "_size",
+        "_urgent",
+        "_version",
+        "looks",
+        "none_aborted",
+        "replica_id",
+        "unknown_count",
+    )
+
     def __init__(
         self,
         parts: Parts,
+        request: FetchRequest,
         *,
         replica_id: BrokerId,
         replica_epoch: BrokerEpoch,
-        isolation: int,
-        max_bytes: int,
-        min_bytes: int,
         version: int,
     ) -> None:
-        self._parts = parts
         self._replicas = parts.replicas
+        self._configs = parts.configs
+        self._metadata = parts.metadata
         self.replica_id = replica_id
         self._replica_epoch = replica_epoch
-        self.isolation = isolation
-        self._max_bytes = max_bytes
-        self._min_bytes = min_bytes
-        self._by_id = version >= 13
+        self._isolation = request.isolation_level
+        self._max_bytes = min(request.max_bytes, parts.config.fetch_max_bytes)
+        self._min_bytes = request.min_bytes
+        self._version = version
         self._leader_only = version < 11
-        self._knows_zstd = version >= 10
+        self.none_aborted: Sequence[AbortedTransaction] | None = (
+            [] if request.isolation_level == Isolation.READ_COMMITTED else None
+        )
         self.looks: dict[FetchedPartition, _Look] = {}
         self._size = 0
         self._urgent = False
@@ -261,9 +286,9 @@ class _Reading:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for look in self.looks.values():
-            if look.read.slice is not None:
-                look.read.slice.release()
+        for read, _ in self.looks.values():
+            if read.slice is not None:
+                read.slice.release()
         self.looks = {}
 
     def hand_over(self) -> None:
@@ -278,23 +303,23 @@ class _Reading:
     def look(self, fetched: FetchedPartition, begun: FetchContext, *, first_pass: bool) -> None:
         """Read the partition, in place of what was read of it before."""
         before = self.looks.pop(fetched, None)
-        if before is not None and before.read.slice is not None:
-            self._size -= before.read.size
-            before.read.slice.release()
-        if self._by_id and self._resolve(fetched, begun) is None:
+        if before is not None and before[0].slice is not None:
+            self._size -= before[0].size
+            before[0].slice.release()
+        if self._version >= 13 and not self._is_known(fetched, begun):
             self._note(fetched, PartitionRead(ErrorCode.UNKNOWN_TOPIC_ID), settled=False)
             return
-        if not self._knows_zstd and self._is_zstd(fetched.topic):
+        if self._version < 10 and self._is_zstd(fetched.topic_partition.topic):
+            # Clients of those versions cannot read it (KIP-110).
             refused = PartitionRead(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
             self._note(fetched, refused, settled=False)
             return
-        wanted = _partition_fetch(fetched)
         alone = self._size == 0
         read = self._replicas.read(
-            wanted,
+            fetched,
             replica_id=self.replica_id,
             replica_epoch=self._replica_epoch,
-            isolation=self.isolation,
+            isolation=self._isolation,
             max_bytes=max(0, self._max_bytes - self._size),
             at_least_one=alone,
             first_pass=first_pass,
@@ -304,7 +329,7 @@ class _Reading:
         if empty and not alone:
             # Nothing there, or no room for it: only the first data in an answer may exceed the
             # limits, by one batch.
-            empty = self._available(wanted) == 0
+            empty = self._available(fetched) == 0
         self._note(fetched, read, settled=empty)
 
     def judge(self, fetched: FetchedPartition | None) -> bool:
@@ -312,55 +337,48 @@ class _Reading:
         if fetched is None:
             return False
         wanted = self._min_bytes - self._size
-        available = self._available(_partition_fetch(fetched), wanted)
+        available = self._available(fetched, wanted)
         if available is None:
             return True
         look = self.looks.get(fetched)
-        more = available - (0 if look is None else look.read.size)
+        more = available - (0 if look is None else look[0].size)
         self._more_size += more - self._more.get(fetched, 0)
         self._more[fetched] = more
         return self._more_size >= wanted
 
-    def _available(self, fetch: PartitionFetch, wanted: int = 1) -> int | None:
+    def _available(self, fetched: FetchedPartition, wanted: int = 1) -> int | None:
         return self._replicas.bytes_available(
-            fetch,
+            fetched,
             replica_id=self.replica_id,
-            isolation=self.isolation,
+            isolation=self._isolation,
             wanted=wanted,
             leader_only=self._leader_only,
         )
 
-    def _resolve(self, fetched: FetchedPartition, begun: FetchContext) -> str | None:
-        """The topic's name now; it may have become known, or have gone, since the session began."""
-        assert isinstance(fetched.key[0], uuid.UUID)
-        name = self._parts.metadata.image.topic_names.get(fetched.key[0])
-        if name is not None and name != fetched.topic:
-            fetched.topic = name
+    def _is_known(self, fetched: FetchedPartition, begun: FetchContext) -> bool:
+        """Whether the topic of that id has a name now; it may have become known, or have gone,
+        since the session began."""
+        image = self._metadata.image
+        if fetched.named_in is image:
+            return True
+        name = image.topic_names.get(fetched.topic_id)
+        if name is None:
+            return False
+        fetched.named_in = image
+        if name != fetched.topic_partition.topic:
             if begun.session is not None:
                 begun.session.named(fetched, name)
-        return name
+            else:
+                fetched.topic_partition = TopicPartition(name, fetched.partition)
+        return True
 
-    def _is_zstd(self, topic: str | None) -> bool:
-        assert topic is not None
-        return self._parts.configs.config_for(topic).compression_type == "zstd"
+    def _is_zstd(self, topic: str) -> bool:
+        return self._configs.config_for(topic).compression_type == "zstd"
 
     def _note(self, fetched: FetchedPartition, read: PartitionRead, *, settled: bool) -> None:
-        self.looks[fetched] = _Look(read, settled=settled)
+        self.looks[fetched] = (read, settled)
         self._size += read.size
         if read.error in _UNKNOWN:
             self.unknown_count += 1
         elif read.error is not ErrorCode.NONE or read.diverging is not None:
             self._urgent = True
-
-
-def _partition_fetch(fetched: FetchedPartition) -> PartitionFetch:
-    assert fetched.topic is not None
-    return PartitionFetch(
-        topic_partition=TopicPartition(fetched.topic, fetched.partition),
-        fetch_offset=fetched.fetch_offset,
-        max_bytes=fetched.max_bytes,
-        topic_id=fetched.topic_id,
-        current_leader_epoch=fetched.current_leader_epoch,
-        last_fetched_epoch=fetched.last_fetched_epoch,
-        log_start_offset=fetched.fetcher_log_start_offset,
-    )
