@@ -318,6 +318,21 @@ def expected_by_time(seen: Seen) -> dict[tuple[str, int], list[tuple[int, int]]]
     }
 
 
+def youngest(place: Place, seen: Seen) -> dict[tuple[str, int], tuple[int, int]]:
+    """What is answered for the largest timestamp: (offset, timestamp). It may be a marker's, which
+    no consumer sees; else it is the first record that has it."""
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    asked = {TopicPartition(*at): OffsetSpec.max_timestamp() for at in seen}
+    answers = admin.list_offsets(asked).items() if asked else ()
+    found = {(tp.topic, tp.partition): future.result(PATIENCE_S) for tp, future in answers}
+    for at, answer in found.items():
+        first = max(seen[at], key=lambda record: record[1][1])
+        unseen = answer.offset not in {record[0] for record in seen[at]}
+        assert unseen or (answer.offset, answer.timestamp) == (first[0], first[1][1])
+        assert answer.timestamp >= first[1][1]
+    return {at: (answer.offset, answer.timestamp) for at, answer in found.items()}
+
+
 def identity(place: Place, topics: list[str]) -> dict[str, str]:
     """Cluster id and topic ids, which ZooKeeper and the data directory must agree about."""
     data = znode(place.connect, "/cluster/id")
@@ -356,6 +371,7 @@ def test_each_serves_what_the_other_wrote(
     place: Place, order: tuple[str, ...], ending: str
 ) -> None:
     seen: Seen = {}
+    young: dict[tuple[str, int], tuple[int, int]] = {}
     groups: dict[str, set[tuple[Any, ...]]] = {}
     ids: dict[str, str] = {}
     prefixes: list[str] = []
@@ -364,6 +380,7 @@ def test_each_serves_what_the_other_wrote(
         before = everything(place, *prefixes)
         assert before == seen, f"{who} serves what was there"
         assert by_time(place, before) == expected_by_time(before)
+        assert youngest(place, before) == young
         assert committed(place, *groups) == groups
         if round_ < 2:
             prefixes.append(f"{who}-")
@@ -378,6 +395,7 @@ def test_each_serves_what_the_other_wrote(
         for at, records in before.items():
             assert seen[at][: len(records)] == records
             assert len(seen[at]) > len(records), f"{who} went on in {at}"
+        young = youngest(place, seen)
         groups = committed(place, "ours", *(f"of-{name}" for name in order[: round_ + 1]))
         assert all(len(offsets) == 2 for offsets in groups.values())
         now = identity(place, [prefix + name for prefix in prefixes for name in TOPICS])
