@@ -106,6 +106,7 @@ def closed_loop(
         if loop.producer.flush(_SEND_SECONDS):
             raise SystemExit("the first record was not answered")
         loop.waits.clear()
+    print("started", flush=True)
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
         moved = 0
@@ -153,7 +154,7 @@ def lone(
             producer.poll(1.0)
         if interval:
             due = max(due + interval, time.perf_counter())
-            time.sleep(due - time.perf_counter())
+            time.sleep(max(0.0, due - time.perf_counter()))
     return {"requests": len(loop.waits), **_latencies(sorted(loop.waits))}
 
 

@@ -20,10 +20,13 @@ def _small(clients: int, window: int) -> Case:
     def measure(context: Context) -> Mapping[str, float]:
         cluster = context.cluster
         load: dict[str, Any] = {"clients": clients, "window": window, "size": 100, "acks": "all"}
-        with loads.topic(cluster, "small", 3, 1) as topic, cluster.counted() as usage:
-            done = loads.client(
-                "closed_loop", cluster, topic=topic, seconds=context.scale.seconds, **load
-            )
+        load |= {"bootstrap": cluster.bootstrap, "seconds": context.scale.seconds}
+        with (
+            loads.topic(cluster, "small", 3, 1) as topic,
+            loads.ClientProcess("closed_loop", topic=topic, **load).wait_started() as client,
+            cluster.counted() as usage,  # without what it takes to connect
+        ):
+            done = client.result()
         requests = done.pop("requests")
         seconds = done.pop("seconds")
         return {
