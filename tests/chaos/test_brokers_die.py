@@ -108,7 +108,8 @@ async def test_a_nap_shorter_than_the_session_changes_nothing(tmp_path: Path) ->
 async def test_brokers_in_the_loop_are_killed_without_closing_their_session(
     tmp_path: Path,
 ) -> None:
-    async with trial(tmp_path, config=SETTINGS, mode="in_loop", rate=50) as (cluster, workload):
+    settings = SETTINGS | {"zkafka.broker.suspicion.timeout.ms": "0"}
+    async with trial(tmp_path, config=settings, mode="in_loop", rate=50) as (cluster, workload):
         leader = await cluster.leader(TOPIC, 0)
         began = trio.current_time()
         await cluster.kill(leader)

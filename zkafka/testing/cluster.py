@@ -212,6 +212,8 @@ class ClusterBroker:
     admin_port: int
     directory: Path
     proxy: Proxy
+    peer_proxy: Proxy
+    """What the other brokers connect to; `proxy` too, unless they have a listener of their own."""
     zookeeper_proxies: Sequence[Proxy]
     log_path: Path
     """What it says; the brokers of one loop share a file."""
@@ -235,6 +237,11 @@ class ClusterBroker:
     def admin_address(self) -> str:
         """`host:port` of /metrics, /healthz and /readyz."""
         return f"127.0.0.1:{self.admin_port}"
+
+    @property
+    def proxies(self) -> set[Proxy]:
+        """Those that stand before it."""
+        return {self.proxy, self.peer_proxy}
 
     @property
     def data_directory(self) -> Path:
@@ -272,9 +279,11 @@ class Cluster:
     """Some brokers and their ZooKeeper, for the length of an `async with`.
 
     `config` goes to every broker, over the harness's own settings (short waits, replication over
-    all brokers up to three). `zookeeper` is one that runs already, and outlives the cluster;
-    otherwise the cluster has its own, of `zookeepers` servers. With a shared ZooKeeper a `chroot`
-    ("/somewhere") keeps clusters apart. `racks` are given to the brokers in order. Data is kept
+    all brokers up to three). With `inter_broker_listener` the brokers speak to each other on a
+    listener of their own, behind a proxy of its own. `zookeeper` is one that runs already, and
+    outlives the cluster; otherwise the cluster has its own, of `zookeepers` servers. With a shared
+    ZooKeeper a `chroot` ("/somewhere") keeps clusters apart. `racks` are given to the brokers in
+    order. Data is kept
     under `directory`, or in a temporary one that goes away with the cluster.
     """
 
@@ -290,6 +299,7 @@ class Cluster:
         racks: Sequence[str] | None = None,
         directory: Path | None = None,
         command: Sequence[str] = COMMAND,
+        inter_broker_listener: bool = False,
     ) -> None:
         if brokers < 1:
             raise ClusterError("a cluster has at least one broker")
@@ -306,6 +316,7 @@ class Cluster:
         self._chroot = chroot
         self._racks = racks
         self._command = tuple(command)
+        self._inter_broker_listener = inter_broker_listener
         self._directory = directory
         self._nursery: trio.Nursery | None = None
         self._stack = AsyncExitStack()
@@ -414,7 +425,13 @@ class Cluster:
             await Proxy.open(self.network, "zookeeper", address, lambda _: broker_id)
             for address in self.zookeeper.addresses
         ]
-        for each in (proxy, *to_zookeeper):
+        peer_proxy = proxy
+        if self._inter_broker_listener:
+            [peer_port] = free_ports(1)
+            peer_proxy = await Proxy.open(
+                self.network, broker_id, ("127.0.0.1", peer_port), proxy.source_of
+            )
+        for each in {proxy, peer_proxy, *to_zookeeper}:
             await self._nursery.start(each.run)
         directory = self.directory / f"broker-{broker_id}"
         directory.mkdir(exist_ok=True)
@@ -441,6 +458,15 @@ class Cluster:
             "zkafka.admin.listener": f"127.0.0.1:{admin_port}",
             "zkafka.bind.address": _source_address(broker_id),
         }
+        if self._inter_broker_listener:
+            properties |= {
+                "listeners": f"{properties['listeners']},PEERS://127.0.0.1:{peer_port}",
+                "advertised.listeners": (
+                    f"{properties['advertised.listeners']},PEERS://{peer_proxy.address}"
+                ),
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PEERS:PLAINTEXT",
+                "inter.broker.listener.name": "PEERS",
+            }
         if self._racks is not None:
             properties["broker.rack"] = self._racks[broker_id - 1]
         self.brokers[broker_id] = ClusterBroker(
@@ -449,6 +475,7 @@ class Cluster:
             admin_port=admin_port,
             directory=directory,
             proxy=proxy,
+            peer_proxy=peer_proxy,
             zookeeper_proxies=to_zookeeper,
             log_path=self._log_path(directory),
             properties=properties | self._config,
@@ -476,6 +503,9 @@ class Cluster:
         broker.should_run = True
         broker.paused = False
         broker.run = self._begin(broker)
+        assert self._nursery is not None
+        for proxy in broker.proxies:
+            self._nursery.start_soon(proxy.accept_with_target)
         try:
             await self.wait_until(
                 f"broker {broker_id} serves", lambda: self._serves(broker_id), timeout=timeout
@@ -516,8 +546,14 @@ class Cluster:
                 f"broker {broker_id} did not leave within {timeout:g} s\n"
                 f"{log_tail(broker.log_path, 30)}"
             )
+        self._refuse_all(broker)
         if run.exit_code != 0:
             raise broker.ended()
+
+    def _refuse_all(self, broker: ClusterBroker) -> None:
+        """Its process is no more: its proxies say what its ports would."""
+        for proxy in broker.proxies:
+            proxy.refuse()
 
     async def kill(self, broker_id: int) -> None:
         """SIGKILL; inside the loop its sockets drop and its ZooKeeper session is left to expire."""
@@ -528,6 +564,7 @@ class Cluster:
             await self._cut_off_and_kill(broker, run)
         else:
             await run.kill()
+        self._refuse_all(broker)
 
     async def restart(self, broker_id: int) -> None:
         """`stop`, then `start`."""
@@ -588,6 +625,15 @@ class Cluster:
     def heal(self, a: Party | None = None, b: Party | None = None) -> None:
         """Mend the link between two parties, all links of one, or all there are."""
         self.network.heal(a, b)
+        for broker in self.brokers.values():
+            if broker.running and (a is b is None or broker.broker_id in (a, b)):
+                broker.peer_proxy.accept()
+
+    def refuse(self, broker_id: int) -> None:
+        """Have a broker refuse its peers, as a firewall would that rejects, until `heal`: their
+        connections to it are reset and new ones refused. Clients are spared if the brokers have a
+        listener of their own."""
+        self._broker(broker_id).peer_proxy.refuse()
 
     def isolate(self, broker_id: int, *, silently: bool = False) -> None:
         """Cut a broker off from all its peers, and from nobody else."""

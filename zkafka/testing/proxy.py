@@ -21,6 +21,10 @@ What a fault looks like from the ends:
   would go on sending them, and arrive when the hole is healed. One difference from a lost network:
   a new connection is established by the kernel (on loopback we cannot stop it) and then silent.
 - `heal`: both again as if nothing had been, except that reset connections stay reset.
+
+A proxy can also *refuse*, whoever connects: connections are reset, and new ones get what a port
+has to say on which nobody listens. That is how a broker looks whose process is dead, or that is
+behind a firewall which rejects; the port stays the proxy's own.
 """
 
 import enum
@@ -37,6 +41,7 @@ Party: TypeAlias = int | Literal["zookeeper", "clients"]
 Address: TypeAlias = tuple[str, int]
 
 _CHUNK = 64 * 1024
+_LOOK_SECONDS = 0.02
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -134,20 +139,29 @@ class Proxy:
     target: Address
     source_of: Callable[[str], Party]
     """Which party connects, by its IP address."""
-    _listener: trio.SocketListener
+    _place: socket.socket
+    """Bound to the port and never listening: what keeps the port while nobody does."""
+    _listening: trio.CancelScope | None = None
+    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    """Set while connections are to be accepted."""
+    _connections: set[trio.CancelScope] = attrs.field(factory=set)
 
     @classmethod
     async def open(
         cls, network: Network, party: Party, target: Address, source_of: Callable[[str], Party]
     ) -> "Proxy":
         """Bind a free loopback port; `run` begins to accept."""
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=512)
-        return cls(network, party, target, source_of, listener)
+        place = socket.socket()
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        proxy = cls(network, party, target, source_of, place)
+        proxy.accept()
+        return proxy
 
     @property
     def port(self) -> int:
         """Where it listens, on 127.0.0.1."""
-        port: int = self._listener.socket.getsockname()[1]
+        port: int = self._place.getsockname()[1]
         return port
 
     @property
@@ -157,9 +171,39 @@ class Proxy:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and forward until cancelled; then the port is closed."""
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            await trio.serve_listeners(self._serve, [self._listener], handler_nursery=nursery)
+        with self._place:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await self._wanted.wait()
+                    listeners = await trio.open_tcp_listeners(
+                        self.port, host="127.0.0.1", backlog=512
+                    )
+                    with trio.CancelScope() as self._listening:
+                        task_status.started()
+                        task_status = trio.TASK_STATUS_IGNORED
+                        await trio.serve_listeners(self._serve, listeners, handler_nursery=nursery)
+
+    def accept(self) -> None:
+        """Accept connections (again)."""
+        self._wanted.set()
+
+    def refuse(self) -> None:
+        """Reset every connection, and have new ones refused, until `accept`."""
+        self._wanted = trio.Event()
+        for scope in (self._listening, *self._connections):
+            if scope is not None:
+                scope.cancel()
+
+    async def accept_with_target(self) -> None:
+        """Accept again as soon as somebody listens at the target."""
+        while True:
+            try:
+                stream = await trio.open_tcp_stream(*self.target)
+            except OSError:
+                await trio.sleep(_LOOK_SECONDS)
+            else:
+                await stream.aclose()
+                return self.accept()
 
     async def _serve(self, near: trio.SocketStream) -> None:
         """One connection, from accept until both directions have ended or it is cut."""
@@ -169,7 +213,7 @@ class Proxy:
             return  # reset before we looked; trio closes it
         link = self.network.link(self.source_of(peer_host), self.party)
         ended_well = False
-        with link.connection():
+        with link.connection() as scope, self._of_ours(scope):
             try:
                 await link.wait_passing()
                 far = await trio.open_tcp_stream(*self.target)
@@ -188,6 +232,15 @@ class Proxy:
                 if not ended_well:
                     _reset([near, far])
                 far.socket.close()
+
+    @contextmanager
+    def _of_ours(self, scope: trio.CancelScope) -> Iterator[None]:
+        """While this lasts, `refuse` cancels the scope."""
+        self._connections.add(scope)
+        try:
+            yield
+        finally:
+            self._connections.discard(scope)
 
     async def _pump(
         self,

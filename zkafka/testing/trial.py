@@ -38,6 +38,7 @@ async def trial(
     zookeepers: Literal[1, 3, 5] = 1,
     config: Mapping[str, str] | None = None,
     rate: float = 150.0,
+    inter_broker_listener: bool = False,
     recovery_seconds: float = 30.0,
 ) -> AsyncIterator[tuple[Cluster, Workload]]:
     """Run the body against a cluster under load, then judge what was seen.
@@ -49,7 +50,12 @@ async def trial(
     history = History()
     try:
         async with Cluster(
-            brokers, mode=mode, zookeepers=zookeepers, config=config, directory=directory
+            brokers,
+            mode=mode,
+            zookeepers=zookeepers,
+            config=config,
+            directory=directory,
+            inter_broker_listener=inter_broker_listener,
         ) as cluster:
             await cluster.create_topic(TOPIC, partitions=partitions)
             async with trio.open_nursery() as nursery:

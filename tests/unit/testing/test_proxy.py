@@ -159,3 +159,34 @@ async def test_a_reset_by_the_target_reaches_the_client_as_a_reset() -> None:
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some(1)
         nursery.cancel_scope.cancel()
+
+
+async def test_refusing_looks_as_if_nobody_listened_and_ends() -> None:
+    async with proxied_echo() as (_, proxy):
+        port = proxy.port
+        async with await connect(proxy) as stream:
+            assert await ping(stream) == b"ping"
+            proxy.refuse()
+            with pytest.raises(trio.BrokenResourceError, match=r"reset|socket connection broken"):
+                await ping(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            with pytest.raises(OSError, match="all attempts to connect") as refused:
+                await connect(proxy)
+            assert isinstance(refused.value.__cause__, BaseExceptionGroup)
+            assert refused.value.__cause__.split(ConnectionRefusedError)[1] is None
+        proxy.accept()
+        await trio.testing.wait_all_tasks_blocked()
+        assert proxy.port == port
+        async with await connect(proxy) as stream:
+            assert await ping(stream) == b"ping"
+
+
+async def test_it_accepts_again_when_somebody_listens_behind_it() -> None:
+    async with proxied_echo() as (_, proxy):
+        proxy.refuse()
+        await trio.testing.wait_all_tasks_blocked()
+        await proxy.accept_with_target()
+        await trio.testing.wait_all_tasks_blocked()
+        async with await connect(proxy) as stream:
+            assert await ping(stream) == b"ping"
