@@ -403,11 +403,13 @@ def controller(found: ControllerStatistics) -> Families:
         "Leaders elected from outside the in-sync set",
         found.unclean_elections_total,
     )
-    broker_changes = found.event_times.get("BrokersChanged", Timing())
+    changes = [
+        found.event_times.get(name, Timing()) for name in ("BrokersChanged", "SuspectsChanged")
+    ]
     yield timing(
         f"{prefix}_leaderelectionrateandtimems",
         "Milliseconds per change of brokers",
-        broker_changes,
+        Timing(sum(t.count for t in changes), sum(t.total_ms for t in changes)),
     )
     yield counter("zkafka_controller_elections", "Leaders elected", found.clean_elections_total)
     yield counter(

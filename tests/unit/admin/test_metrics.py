@@ -122,7 +122,7 @@ def test_the_controller_has_the_names_that_alerts_know():
         is_active=True,
         offline_partitions_count=4,
         event_queue_time=Timing(2, 10, 7),
-        event_times={"BrokersChanged": Timing(3, 30, 20)},
+        event_times={"BrokersChanged": Timing(2, 20, 20), "SuspectsChanged": Timing(1, 10, 10)},
         channels={2: numbered(ChannelStatistics, queue_size=5)},
     )
     read = scraped(metrics.controller(found))
