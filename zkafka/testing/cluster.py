@@ -78,7 +78,9 @@ T = TypeVar("T")
 Mode = Literal["process", "in_loop"]
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
+WAIT_SECONDS = 60.0
+"""How long a busy machine may take for what is only waited for; what is to be quick says so."""
 _POLL_SECONDS = 0.05
 _METADATA_VERSION = 9
 
@@ -685,7 +687,7 @@ class Cluster:
         return max(accounts, key=lambda account: account[:2])[2] if accounts else None
 
     async def leader(
-        self, topic: str, partition: int, *, other_than: int = -1, timeout: float = 30.0
+        self, topic: str, partition: int, *, other_than: int = -1, timeout: float = WAIT_SECONDS
     ) -> int:
         """Who leads the partition; waits for a leader, if asked one `other_than` a former one."""
 
@@ -700,7 +702,7 @@ class Cluster:
             what += f" other than {other_than}"
         return await self.wait_for(what, led, timeout=timeout)
 
-    async def controller(self, *, other_than: int = -1, timeout: float = 30.0) -> int:
+    async def controller(self, *, other_than: int = -1, timeout: float = WAIT_SECONDS) -> int:
         """The controller on which all running brokers agree, waiting for it."""
 
         async def agreed() -> int | None:
@@ -710,7 +712,9 @@ class Cluster:
 
         return await self.wait_for("one controller", agreed, timeout=timeout)
 
-    async def coordinator(self, group: str, *, other_than: int = -1, timeout: float = 30.0) -> int:
+    async def coordinator(
+        self, group: str, *, other_than: int = -1, timeout: float = WAIT_SECONDS
+    ) -> int:
         """The coordinator of a consumer group, waiting until somebody knows one; if asked, one
         `other_than` a former one."""
         request = FindCoordinatorRequest(key=group, key_type=0)
@@ -732,7 +736,7 @@ class Cluster:
         replication_factor: int = -1,
         assignments: Sequence[Sequence[int]] | None = None,
         config: Mapping[str, str] | None = None,
-        timeout: float = 30.0,
+        timeout: float = WAIT_SECONDS,
     ) -> None:
         """Create a topic, and wait until every broker knows it and all replicas are in sync.
 
@@ -799,7 +803,7 @@ class Cluster:
             raise ClusterError(f"{error}\nmissing: {missing}") from None
 
     async def wait_until_replicas_agree(
-        self, topic: str, partitions: int, *, timeout: float = 30.0
+        self, topic: str, partitions: int, *, timeout: float = WAIT_SECONDS
     ) -> None:
         """Wait until, for each partition, every replica on disk ends at the same offset."""
 
@@ -813,7 +817,11 @@ class Cluster:
         await self.wait_until(f"replicas of {topic} end together", agree, timeout=timeout)
 
     async def wait_until(
-        self, what: str, condition: Callable[[], Awaitable[bool]], *, timeout: float = 30.0
+        self,
+        what: str,
+        condition: Callable[[], Awaitable[bool]],
+        *,
+        timeout: float = WAIT_SECONDS,
     ) -> None:
         """Ask again and again until `condition` holds. Errors as `wait_for`."""
 
@@ -823,7 +831,11 @@ class Cluster:
         await self.wait_for(what, held, timeout=timeout)
 
     async def wait_for(
-        self, what: str, question: Callable[[], Awaitable[T | None]], *, timeout: float = 30.0
+        self,
+        what: str,
+        question: Callable[[], Awaitable[T | None]],
+        *,
+        timeout: float = WAIT_SECONDS,
     ) -> T:
         """Ask again and again until the answer is not None; a broker's silence counts as None.
 

@@ -39,7 +39,7 @@ async def trial(
     config: Mapping[str, str] | None = None,
     rate: float = 150.0,
     inter_broker_listener: bool = False,
-    recovery_seconds: float = 30.0,
+    recovery_seconds: float = 60.0,
 ) -> AsyncIterator[tuple[Cluster, Workload]]:
     """Run the body against a cluster under load, then judge what was seen.
 

@@ -159,7 +159,7 @@ class ZooKeeperServer:
             "autopurge.purgeInterval=0",
         ]
         if self.peers:
-            lines += ["initLimit=40", "syncLimit=20"]
+            lines += ["initLimit=120", "syncLimit=60"]
             lines += [
                 f"server.{server_id}=127.0.0.1:{quorum}:{election}"
                 for server_id, (quorum, election) in sorted(self.peers.items())
