@@ -5,7 +5,7 @@ from html import escape
 
 from bench.results import OURS, THEIRS, Results, Row, figure
 
-WIDTH = 1000
+WIDTH = 1080
 LABELS = 390
 """Where the bars' area begins; names stand left of it."""
 BARS = 380
@@ -14,7 +14,8 @@ ROW = 24
 HEADING = 34
 TOP = 92
 _STYLE = """\
-text { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
+text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-size: 13px }
+text { fill: #1f2328 }
 .title { font-size: 19px; font-weight: 600 }
 .part { font-weight: 600 }
 .dim, .axis { fill: #59636e }

@@ -1,12 +1,15 @@
 """The bench's pure parts: medians, ratios, goals, JSON, resuming, comparing, table and chart."""
 
+import os
+import subprocess
+import time
 from xml.etree import ElementTree
 
 import attrs
 import pytest
 from rich.console import Console
 
-from bench import cases, chart, compare, loads, report, results
+from bench import accounting, cases, chart, compare, loads, report, results
 from bench.cases import Case, Context, Part, Quantity, Scale
 from bench.parts import PARTS
 from bench.results import OURS, THEIRS, Goal, Results, Row
@@ -84,6 +87,30 @@ def test_a_goal_cannot_be_told_before_both_are_measured():
     assert one_sided.ratio is None
     assert one_sided.met is None
     assert row([0.5], [], "lower", Goal(1.0, "absolute")).met is True
+
+
+# ---------------------------------------------------------------------------------- accounting
+
+
+def test_cpu_and_memory_of_processes_are_counted():
+    here = os.getpid()
+    before = accounting.cpu_seconds([here])
+    at_least = time.process_time() + 0.02
+    while time.process_time() < at_least:
+        pass
+
+    assert accounting.cpu_seconds([here]) - before >= 0.02
+    assert accounting.cpu_seconds([here, here]) == pytest.approx(2 * time.process_time(), rel=0.2)
+    assert 0 < accounting.resident_mb([here]) <= accounting.peak_mb([here])
+
+
+def test_a_process_that_has_ended_counts_nothing():
+    child = subprocess.Popen(["true"])
+    child.wait()
+
+    assert accounting.cpu_seconds([child.pid]) == 0
+    assert accounting.resident_mb([child.pid]) == 0
+    accounting.reset_peak([child.pid])
 
 
 # ---------------------------------------------------------------------------------- JSON, resuming
