@@ -46,10 +46,10 @@ def alter(admin, kind, name, *changes):
     admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
 
 
-def produce(bootstrap, topic, value, **settings):
+def produce(bootstrap, topic, value, key=b"key", **settings):
     errors = []
     producer = Producer({"bootstrap.servers": bootstrap, **settings})
-    producer.produce(topic, value, on_delivery=lambda error, _: errors.append(error))
+    producer.produce(topic, value, key, on_delivery=lambda error, _: errors.append(error))
     assert producer.flush(PATIENCE_S) == 0
     return errors[0]
 
@@ -76,6 +76,8 @@ def test_a_topics_settings_are_described_altered_and_obeyed(admin, bootstrap):
     while produce(bootstrap, "limits", b"x" * 5000, **{"message.max.bytes": 100000}) is not None:
         assert time.monotonic() < deadline, "the alteration is not obeyed"
         time.sleep(0.1)
+    # Compacted by now: what has no key could never be replaced.
+    assert produce(bootstrap, "limits", b"x", None).code() == 87  # INVALID_RECORD
 
 
 def test_what_is_refused_says_why(admin):
