@@ -65,7 +65,9 @@ class IndexFile:
         self.entries = bytearray()
         self.written = -1
 
-    def _contents(self) -> bytearray:
+    @property
+    def contents(self) -> bytearray:
+        """The entries, read from the file if they are not in memory."""
         # Each look-up holds on to one array: another thread may unload or truncate meanwhile.
         entries = self.entries
         while entries is None:
@@ -76,14 +78,14 @@ class IndexFile:
 
     def append(self, *values: int) -> None:
         """One more entry, larger than the last."""
-        self._contents().extend(self._format.pack(*values))
+        self.contents.extend(self._format.pack(*values))
 
     def __len__(self) -> int:
-        return len(self._contents()) // self._format.size
+        return len(self.contents) // self._format.size
 
     def is_sorted(self) -> bool:
         """Whether both fields rise, or stay, from entry to entry, from 0 on."""
-        entries = list(self._format.iter_unpack(self._contents()))
+        entries = list(self._format.iter_unpack(self.contents))
         for values in zip(*entries, strict=True):
             if values[0] < 0 or any(map(operator.gt, values, values[1:])):
                 return False
@@ -91,12 +93,12 @@ class IndexFile:
 
     def last(self) -> tuple[int, int] | None:
         """The last entry, its offset still relative; None if there is none."""
-        entries = self._contents()
+        entries = self.contents
         return self._unpack(entries, len(entries) - self._format.size) if entries else None
 
     def floor(self, target: int, field: int) -> tuple[int, int] | None:
         """The last entry with `entry[field] <= target`."""
-        entries = self._contents()
+        entries = self.contents
         count = self._bisect(entries, target, field)
         return self._unpack(entries, (count - 1) * self._format.size) if count else None
 
@@ -114,7 +116,7 @@ class IndexFile:
 
     def keep_through(self, target: int, field: int) -> None:
         """Drop the entries with `entry[field] > target`, in the file too."""
-        entries = self._contents()
+        entries = self.contents
         count = self._bisect(entries, target, field)
         self.entries = entries[: count * self._format.size]
         if self.written > count:

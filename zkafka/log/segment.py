@@ -387,7 +387,9 @@ class Segment:
         if self.size + incoming_size > config.segment_bytes:
             return True
         # Its own age by its first batch's timestamp if it has one, by its creation if not.
-        first = self.first_timestamp
+        first = self._first_timestamp
+        if first is None:
+            first = self.first_timestamp
         if first >= 0:
             age = incoming_timestamp - first
         elif now_ms is not None:
@@ -396,11 +398,12 @@ class Segment:
             age = 0
         if age > config.segment_ms - jitter_ms:
             return True
-        self.load_indexes()
+        offsets, times = self.offset_index.file.entries, self.time_index.file.entries
+        if offsets is None or times is None:
+            self.load_indexes()
+            offsets, times = self.offset_index.file.contents, self.time_index.file.contents
         limit = config.segment_index_bytes
-        return (len(self.offset_index.file) + 1) * 8 > limit or (
-            len(self.time_index.file) + 1
-        ) * 12 > limit
+        return len(offsets) + 8 > limit or len(times) + 12 > limit
 
     def _creation_ms(self, now_ms: int) -> int:
         if self.created_ms is None:

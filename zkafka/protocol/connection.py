@@ -179,7 +179,7 @@ class Budget:
         self.used = 0
         self.waiting = 0
         """Connections that were refused and now wait; kept by their drivers."""
-        self._spare: dict[int, list[bytearray]] = {}
+        self._spare: dict[int, list[_Lender]] = {}
         self._spare_size = 0
         self._spare_max = spare_max
         self._overdrawn_by: object | None = None
@@ -194,7 +194,7 @@ class Budget:
         """Whether somebody waits or the limit is reached: give back what is not needed."""
         return self.waiting > 0 or self.used >= self.limit
 
-    def take(self, size: int, holder: object) -> bytearray | None:
+    def take(self, size: int, holder: object) -> "_Lender | None":
         """A buffer of exactly `size` bytes, a power of two; None if it is not to be had now."""
         if self.used + size > self.limit and size > FLOOR and self._overdrawn_by is not holder:
             if self._overdrawn_by is not None:
@@ -202,26 +202,31 @@ class Budget:
             self._overdrawn_by = holder
         return self._lend(size)
 
-    def try_take(self, size: int) -> bytearray | None:
+    def try_take(self, size: int) -> "_Lender | None":
         """As `take`, but never beyond the limit: for what one can do without."""
         return self._lend(size) if self.used + size <= self.limit else None
 
-    def _lend(self, size: int) -> bytearray:
+    def _lend(self, size: int) -> "_Lender":
         self.used += size
         spare = self._spare.get(size)
         if spare:
             self._spare_size -= size
             return spare.pop()
-        return bytearray(size)
+        return _Lender(size, self)
 
-    def give(self, buffer: bytearray) -> None:
-        """Take a buffer back; nothing may refer to its bytes any more."""
-        size = len(buffer)
+    def give(self, buffer: "_Lender") -> None:
+        """Take a buffer back; nobody may use its bytes any more."""
+        size = buffer.size
         self.used -= size
         assert self.used >= 0, "given back twice"
         if self._spare_size + size <= self._spare_max:
+            buffer.retired = False
             self._spare_size += size
-            self._spare.setdefault(size, []).append(buffer)
+            spare = self._spare.get(size)
+            if spare is None:
+                self._spare[size] = [buffer]
+            else:
+                spare.append(buffer)
         if self.waiting:
             self._tell()
 
@@ -240,11 +245,11 @@ class Budget:
 class _Lender:
     """A buffer that requests point into, and how many of them."""
 
-    __slots__ = ("_budget", "buffer", "lent", "retired", "view")
+    __slots__ = ("_budget", "lent", "retired", "size", "view")
 
-    def __init__(self, buffer: bytearray, budget: Budget) -> None:
-        self.buffer = buffer
-        self.view = memoryview(buffer)
+    def __init__(self, size: int, budget: Budget) -> None:
+        self.size = size
+        self.view = memoryview(bytearray(size))
         self.lent = 0
         self.retired = False
         self._budget = budget
@@ -253,17 +258,13 @@ class _Lender:
         self.lent -= 1
         assert self.lent >= 0
         if self.retired and not self.lent:
-            self._return()
+            self._budget.give(self)
 
     def retire(self) -> None:
         """The connection goes on in another buffer; back to the budget with the last request."""
         self.retired = True
         if not self.lent:
-            self._return()
-
-    def _return(self) -> None:
-        self.view.release()
-        self._budget.give(self.buffer)
+            self._budget.give(self)
 
 
 # --- The connection -----------------------------------------------------------------------------
@@ -292,10 +293,11 @@ class Connection:
     @property
     def held(self) -> int:
         """Bytes of the budget held for receiving."""
-        return 0 if self._current is None else len(self._current.buffer)
+        return 0 if self._current is None else self._current.size
 
     def get_buffer(self) -> memoryview | None:
-        """Room to receive into, never empty; None if the budget has no memory for it now.
+        """Room to receive into, never empty; None if the budget has no memory for it now. The view
+        is for reading into, and not to be kept or released.
 
         Called when `next_request` has given all it had.
         """
@@ -304,10 +306,10 @@ class Connection:
             return self._first_buffer().view
         if self._start == self._end and not current.lent:
             self._start = self._end = 0
-            if self._budget.scarce and len(current.buffer) > FLOOR:
+            if self._budget.scarce and current.size > FLOOR:
                 self.rest()
                 current = self._first_buffer()
-        capacity = len(current.buffer)
+        capacity = current.size
         needed = self._frame or 4
         if self._start + needed > capacity:
             if current.lent:
@@ -320,14 +322,14 @@ class Connection:
             if moved is None:
                 return None
             current = moved
-            capacity = len(current.buffer)
+            capacity = current.size
             if self._end == capacity:
                 # Full, and the frame goes on: grow by what has really come.
                 moved = self._move(2 * capacity)
                 if moved is None:
                     return None
                 current = moved
-                capacity = len(current.buffer)
+                capacity = current.size
         # Of a large frame take the rest and no more: the next one then begins at the front.
         stop = self._start + needed
         return current.view[self._end : stop if needed >= START and stop < capacity else capacity]
@@ -336,7 +338,7 @@ class Connection:
         """`count` bytes were put at the front of the room last given."""
         assert self._current is not None
         self._end += count
-        assert self._end <= len(self._current.buffer)
+        assert self._end <= self._current.size
 
     def next_request(self) -> Request | None:
         """The next whole request, or None for more bytes.
@@ -374,7 +376,7 @@ class Connection:
         if current is not None and self._start == self._end and not current.lent:
             self._current = None
             self._start = self._end = 0
-            current.retire()
+            self._budget.give(current)
             self._budget.settle(self)
 
     def close(self) -> None:
@@ -391,8 +393,8 @@ class Connection:
         if buffer is None:
             buffer = self._budget.take(FLOOR, self)
             assert buffer is not None
-        self._current = _Lender(buffer, self._budget)
-        return self._current
+        self._current = buffer
+        return buffer
 
     def _compact(self, current: _Lender) -> None:
         """Move the beginning of a frame to the front; nobody looks at what is there."""
@@ -405,10 +407,9 @@ class Connection:
         """Go on in another buffer, with the beginning of the frame copied to its front."""
         old = self._current
         assert old is not None
-        buffer = self._budget.take(capacity, self)
-        if buffer is None:
+        new = self._budget.take(capacity, self)
+        if new is None:
             return None
-        new = _Lender(buffer, self._budget)
         count = self._end - self._start
         new.view[:count] = old.view[self._start : self._end]
         self._start, self._end = 0, count

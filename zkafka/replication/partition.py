@@ -380,6 +380,7 @@ class Partition:
     __slots__ = (
         "_adding",
         "_broker_id",
+        "_effective_min_isr",
         "_epoch_start_offset",
         "_high_watermark",
         "_isr",
@@ -416,6 +417,7 @@ class Partition:
         self._broker_id = broker_id
         self._lag_time_max_ms = lag_time_max_ms
         self._min_insync_replicas = min_insync_replicas
+        self._effective_min_isr = 0
         self._log_start_offset = log_start_offset
         self._log_end_offset = log_end_offset
         self._high_watermark = min(max(high_watermark, log_start_offset), log_end_offset)
@@ -501,12 +503,12 @@ class Partition:
     @property
     def effective_min_isr(self) -> int:
         """min.insync.replicas, or all replicas where there are fewer."""
-        return min(self._min_insync_replicas, len(self._replicas))
+        return self._effective_min_isr
 
     @property
     def has_enough_in_sync(self) -> bool:
         """Leading: whether a write with acks=all may be accepted."""
-        return len(self._isr.committed) >= self.effective_min_isr
+        return len(self._isr.committed) >= self._effective_min_isr
 
     @property
     def is_at_min_isr(self) -> bool:
@@ -645,6 +647,7 @@ class Partition:
         self._leader_epoch = assignment.leader_epoch
         self._partition_epoch = assignment.partition_epoch
         self._replicas = assignment.replicas
+        self._effective_min_isr = min(self._min_insync_replicas, len(self._replicas))
         self._adding = assignment.adding
 
     def _on_replica_stopped(self) -> list[Effect]:
@@ -829,6 +832,7 @@ class Partition:
 
     def _on_min_isr_changed(self, event: MinIsrChanged, now_ms: int) -> list[Effect]:
         self._min_insync_replicas = event.min_insync_replicas
+        self._effective_min_isr = min(self._min_insync_replicas, len(self._replicas))
         if self._role is Role.LEADER:
             return self._raise_high_watermark(event.alive, now_ms)
         return _NOTHING
@@ -836,7 +840,7 @@ class Partition:
     def _raise_high_watermark(self, alive: Container[BrokerId], now_ms: int) -> list[Effect]:
         """The high watermark, as far up as the law lets it."""
         isr = self._isr
-        if len(isr.committed) < self.effective_min_isr:
+        if len(isr.committed) < self._effective_min_isr:
             return _NOTHING
         end = candidate = self._log_end_offset
         if self._progress:

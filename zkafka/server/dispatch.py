@@ -91,7 +91,8 @@ class Dispatcher:
         result = parts.replicas.append(tp, records, required_acks=target.acks)
         if isinstance(result, Opening):
             return None
-        counters = self._counters("Produce", request)
+        counters = parts.requests.of("Produce")
+        counters.came(request.header.api_version, request.size)
         parts.traffic.produced(tp.topic, messages=result.message_count, size=len(records))
         if target.acks == produce.ALL_IN_SYNC:
             verdict = parts.replicas.replication_verdict(result)
@@ -101,7 +102,7 @@ class Dispatcher:
                 return PendingAnswer(
                     pending, None, target.acks, context, counters, trio.current_time()
                 )
-        counters.errors[ErrorCode.NONE] += 1
+        counters.errors[0] += 1
         counters.took((time.perf_counter() - started) * 1000)
         return target.answer(
             request.header.correlation_id,
@@ -172,8 +173,7 @@ class Dispatcher:
 
     def _counters(self, name: str, request: Request) -> ApiCounters:
         counters = self._parts.requests.of(name)
-        counters.requests[request.header.api_version] += 1
-        counters.request_bytes += request.size
+        counters.came(request.header.api_version, request.size)
         return counters
 
 

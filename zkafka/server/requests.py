@@ -32,6 +32,11 @@ class ApiCounters:
     time_ms: float = 0.0
     buckets: list[int] = attrs.Factory(lambda: [0] * (len(BOUNDS_MS) + 1))
 
+    def came(self, version: int, size: int) -> None:
+        """A request of `size` bytes is about to be answered."""
+        self.requests[version] += 1
+        self.request_bytes += size
+
     def took(self, time_ms: float) -> None:
         """A request was answered."""
         self.time_ms += time_ms
