@@ -136,7 +136,8 @@ def _set_entry(entries, name, node):
 class ForgetfulFiles(Files):
     """A disk in memory. `changes` counts what was done to it; the change numbered `cut_at` is only
     begun, and from then on every call raises `PowerCut`. `room` is how many more bytes may be
-    written before the disk is full; None for any number."""
+    written before the disk is full; None for any number. `before_change` is called before every
+    change and in the middle of every write: the disk as it is then is what a crash would find."""
 
     def __init__(self, root=None):
         super().__init__()
@@ -144,6 +145,7 @@ class ForgetfulFiles(Files):
         self.room = None
         self.changes = 0
         self.cut_at = None
+        self.before_change = None
         self.open_files = {}
         self._next_fd = 3
         self._locked = set()
@@ -156,6 +158,8 @@ class ForgetfulFiles(Files):
         """Count a change; True if the power goes in the middle of it."""
         if self.cut_at is not None and self.changes >= self.cut_at:
             raise PowerCut
+        if self.before_change is not None:
+            self.before_change()
         self.changes += 1
         return self.changes == self.cut_at
 
@@ -227,7 +231,14 @@ class ForgetfulFiles(Files):
         cut = self._changing()
         if cut:
             taken //= 2
-        self.open_files[fd].apply(("write", position, data[:taken] or b"?"))
+        file = self.open_files[fd]
+        if self.before_change is not None and taken > 1:
+            # A moment in the middle of it, too.
+            file.apply(("write", position, data[: taken // 2]))
+            self.before_change()
+            file.apply(("write", position + taken // 2, data[taken // 2 : taken]))
+        else:
+            file.apply(("write", position, data[:taken] or b"?"))
         if cut:
             raise PowerCut
         if full:

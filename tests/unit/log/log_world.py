@@ -55,6 +55,7 @@ class World:
         # What the log may be found to be after a crash: offset -> (value, epoch), now and earlier.
         self.histories = [{}]
         self.floor = 0  # everything below is durable
+        self.may_be_absent = False
         files.make_directories("/data")
         files.fsync_path("/")  # As the operator made it.
         self.directory = LogDirectory.open("/data", files)
@@ -86,8 +87,10 @@ class World:
                 self.checkpoint,
                 self.purge,
                 self.reopen,
+                self.create_anew,
+                self.truncate_below_start,
             ],
-            [30, 14, 3, 4, 3, 3, 1, 3, 3, 10, 5, 2, 2],
+            [30, 14, 3, 4, 3, 3, 1, 3, 3, 10, 7, 2, 2, 1.5, 1.5],
         )
         action()
 
@@ -206,6 +209,20 @@ class World:
         self.batches, self._empty_end = kept, end
         self._rewind_sequences()
 
+    def truncate_below_start(self):
+        """As a follower may have to whose leader's log begins further down."""
+        lowest = self.log.segment_bases[0]
+        if lowest == self.log_start:
+            return
+        offset = self.rng.randint(lowest, self.log_start - 1)
+        floor, self.floor = self.floor, 0
+        self.histories.append({o: v for o, v in self.histories[-1].items() if o < offset})
+        end = self.log.truncate_to(offset)
+        assert end <= offset
+        self.floor = min(floor, end)
+        self.batches, self._empty_end, self.log_start = [], end, end
+        self._rewind_sequences()
+
     def start_anew(self):
         offset = self.end + self.rng.randint(0, 20)
         self.floor = 0
@@ -214,6 +231,20 @@ class World:
         self.batches, self._empty_end, self.log_start = [], offset, offset
         self.floor = offset
         self._rewind_sequences()
+
+    def create_anew(self):
+        """The topic is deleted and created again: nothing of the old one is ever taken for the
+        new one's."""
+        self.floor = 0
+        self.may_be_absent = True
+        self.histories.append({})
+        self.directory.schedule_delete(self.log)
+        self.log = self.directory.create(TP, None, self.config)
+        self.batches, self._empty_end, self.log_start = [], 0, 0
+        self.sequences = {}
+        self.directory.sync()
+        self.histories = [{}]
+        self.may_be_absent = False
 
     def _rewind_sequences(self):
         """Producers go on behind what is left of them in the log; those forgotten begin at 0."""
@@ -292,12 +323,15 @@ class World:
         assert hit == expected
 
 
-def verify_recovered(world, files):
+def verify_recovered(world, files, *, go_on=True):
     """Restart on what the power cut left in `files`; nothing durable is lost, nothing is
-    invented."""
+    invented. `go_on`: it is a log to go on with, and to close."""
     directory = LogDirectory.open("/data", files)
     logs = directory.load(lambda topic: world.config)
     log = logs.get(TP)
+    if log is None and world.may_be_absent:
+        directory.close(clean=False)
+        return
     assert log is not None, "its creation was made durable"
     log.check()
     found = read_all(log)
@@ -331,7 +365,7 @@ def verify_recovered(world, files):
     verify_places(log, found)
     # A log start that was not checkpointed comes back lower; epochs below it may be forgotten.
     for batch in found:
-        if batch.base_offset >= start:
+        if batch.base_offset >= start and not world.may_be_absent:
             assert log.epochs.epoch_of(batch.base_offset) == batch.leader_epoch
     last = {}
     for batch in found:
@@ -339,7 +373,9 @@ def verify_recovered(world, files):
             last[batch.producer_id] = batch.last_sequence
     for producer_id, sequence in last.items():
         assert log.producers.get(producer_id).last_sequence == sequence
-    # It is a log to go on with.
+    if not go_on:
+        directory.close(clean=False)
+        return
     raw = build_batch([Record(None, b"afterwards", 1)])
     end = log.log_end_offset
     log.append_as_leader(Batch(memoryview(raw)), 1_000_000, 1)
