@@ -189,7 +189,8 @@ class Proxy:
 
     def refuse(self) -> None:
         """Reset every connection, and have new ones refused, until `accept`."""
-        self._wanted = trio.Event()
+        if self._wanted.is_set():
+            self._wanted = trio.Event()
         for scope in (self._listening, *self._connections):
             if scope is not None:
                 scope.cancel()

@@ -184,8 +184,9 @@ async def test_refusing_looks_as_if_nobody_listened_and_ends() -> None:
 
 async def test_it_accepts_again_when_somebody_listens_behind_it() -> None:
     async with proxied_echo() as (_, proxy):
-        proxy.refuse()
-        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            proxy.refuse()
+            await trio.testing.wait_all_tasks_blocked()
         await proxy.accept_with_target()
         await trio.testing.wait_all_tasks_blocked()
         async with await connect(proxy) as stream:
