@@ -235,7 +235,7 @@ class LogConfig:
 
     cleanup_policy: tuple[str, ...] = setting(
         "cleanup.policy", Kind.LIST, ("delete",),
-        "Whether old segments are deleted, compacted by key (not yet: kept), or both.",
+        "Whether old segments are deleted, compacted by key, or both.",
         one_of=("compact", "delete"), synonyms="log.cleanup.policy",
     )  # fmt: skip
     compression_type: str = setting(
@@ -262,7 +262,7 @@ class LogConfig:
     )  # fmt: skip
     delete_retention_ms: int = setting(
         "delete.retention.ms", Kind.LONG, DAYS_MS,
-        "How long compaction keeps tombstones and transaction markers; logs are not compacted yet.",
+        "How long compaction keeps tombstones and transaction markers once it has seen them.",
         at_least=0, synonyms="log.cleaner.delete.retention.ms",
     )  # fmt: skip
     file_delete_delay_ms: int = setting(
@@ -306,7 +306,8 @@ class LogConfig:
     )  # fmt: skip
     max_compaction_lag_ms: int = setting(
         "max.compaction.lag.ms", Kind.LONG, LONG_MAX,
-        "Age of a record that has its log compacted at any rate; logs are not compacted yet.",
+        "Age of a record not yet compacted that has its log compacted whatever the dirty share; "
+        "segments of compacted topics are closed at this age as well.",
         at_least=1, synonyms="log.cleaner.max.compaction.lag.ms",
     )  # fmt: skip
     max_message_bytes: int = setting(
@@ -348,12 +349,12 @@ class LogConfig:
     )  # fmt: skip
     min_cleanable_dirty_ratio: float = setting(
         "min.cleanable.dirty.ratio", Kind.DOUBLE, 0.5,
-        "Share of uncompacted bytes that has a log compacted; logs are not compacted yet.",
+        "Share of bytes not yet compacted above which a log is compacted.",
         at_least=0, at_most=1, synonyms="log.cleaner.min.cleanable.ratio",
     )  # fmt: skip
     min_compaction_lag_ms: int = setting(
         "min.compaction.lag.ms", Kind.LONG, 0,
-        "Age below which a record is left alone by compaction; logs are not compacted yet.",
+        "Age below which a record is left alone by compaction.",
         at_least=0, synonyms="log.cleaner.min.compaction.lag.ms",
     )  # fmt: skip
     min_insync_replicas: int = setting(
@@ -428,6 +429,9 @@ class LogConfig:
     # Worked out, once for many batches.
     timestamp_before_max_ms: int = attrs.field(init=False, repr=False, eq=False)
     timestamp_after_max_ms: int = attrs.field(init=False, repr=False, eq=False)
+    max_segment_ms: int = attrs.field(init=False, repr=False, eq=False)
+    """Age at which a segment is closed: only closed ones are compacted, which must not come too
+    late either."""
     takes_batches_as_sent: bool = attrs.field(init=False, repr=False, eq=False)
     """No rule here asks for more than a sound header: nothing is opened, changed or timed."""
 
@@ -440,6 +444,12 @@ class LogConfig:
     def _after(self) -> int:
         own = self.message_timestamp_after_max_ms
         return own if own != LONG_MAX else self.message_timestamp_difference_max_ms
+
+    @max_segment_ms.default
+    def _max_segment_ms(self) -> int:
+        if "compact" in self.cleanup_policy:
+            return min(self.segment_ms, self.max_compaction_lag_ms)
+        return self.segment_ms
 
     @takes_batches_as_sent.default
     def _as_sent(self) -> bool:
@@ -795,6 +805,38 @@ class BrokerConfig:
         "How often retention looks for segments to delete.",
         at_least=1,
     )  # fmt: skip
+    log_cleaner_enable: bool = setting(
+        "log.cleaner.enable", Kind.BOOLEAN, True,
+        "Whether topics with cleanup.policy=compact are compacted; false keeps them whole.",
+    )  # fmt: skip
+    log_cleaner_threads: int = setting(
+        "log.cleaner.threads", Kind.INT, 1,
+        "Logs compacted at the same time.",
+        at_least=0,
+    )  # fmt: skip
+    log_cleaner_dedupe_buffer_size: int = setting(
+        "log.cleaner.dedupe.buffer.size", Kind.LONG, 128 * MIB,
+        "Bytes for the keys noted by all compactions, 176 for each key; a log with more keys is "
+        "compacted in several rounds.",
+    )  # fmt: skip
+    log_cleaner_io_buffer_size: int = setting(
+        "log.cleaner.io.buffer.size", Kind.INT, 512 * KIB,
+        "Bytes read and written at once, of all compactions.",
+        at_least=0,
+    )  # fmt: skip
+    log_cleaner_io_buffer_load_factor: float = setting(
+        "log.cleaner.io.buffer.load.factor", Kind.DOUBLE, 0.9,
+        "Share of the dedupe buffer that may be filled.",
+    )  # fmt: skip
+    log_cleaner_io_max_bytes_per_second: float = setting(
+        "log.cleaner.io.max.bytes.per.second", Kind.DOUBLE, DOUBLE_MAX,
+        "Bytes that all compactions together read and write per second.",
+    )  # fmt: skip
+    log_cleaner_backoff_ms: int = setting(
+        "log.cleaner.backoff.ms", Kind.LONG, 15_000,
+        "Pause before logs are looked at again when there was nothing to compact.",
+        at_least=0,
+    )  # fmt: skip
     log_flush_offset_checkpoint_interval_ms: int = setting(
         "log.flush.offset.checkpoint.interval.ms", Kind.INT, MINUTES_MS,
         "How often recovery points are written to disk.",
@@ -975,20 +1017,12 @@ def _without_effect() -> dict[str, Setting]:
     tls = "Without effect: listeners speak PLAINTEXT."
     transactions = "Without effect: transactional ids are not served."
     tokens = "Without effect: there are no delegation tokens."
-    cleaner = "Without effect: logs are not compacted; topics that ask for it are kept whole."
     jmx = "Without effect: metrics are exported over HTTP, see zkafka.admin.listener."
     rows: list[tuple[str, Kind, Any, str]] = [
         ("request.timeout.ms", Kind.INT, 30_000,
          "Without effect: each request between brokers has a more special timeout."),
         ("num.recovery.threads.per.data.dir", Kind.INT, 1,
          "Without effect: directories are loaded side by side, each by one thread."),
-        ("log.cleaner.enable", Kind.BOOLEAN, True, cleaner),
-        ("log.cleaner.threads", Kind.INT, 1, cleaner),
-        ("log.cleaner.dedupe.buffer.size", Kind.LONG, 128 * MIB, cleaner),
-        ("log.cleaner.io.buffer.size", Kind.INT, 512 * KIB, cleaner),
-        ("log.cleaner.io.buffer.load.factor", Kind.DOUBLE, 0.9, cleaner),
-        ("log.cleaner.io.max.bytes.per.second", Kind.DOUBLE, DOUBLE_MAX, cleaner),
-        ("log.cleaner.backoff.ms", Kind.LONG, 15_000, cleaner),
         ("num.network.threads", Kind.INT, 3, threads),
         ("num.io.threads", Kind.INT, 8, threads),
         ("zookeeper.max.in.flight.requests", Kind.INT, 10,
@@ -1275,6 +1309,12 @@ def _cross_check(values: Mapping[str, Any], properties: Mapping[str, str]) -> No
     for key in ("log.retention.ms", "log.retention.minutes", "log.retention.hours"):
         if key in properties and LOG_DEFAULT_SETTINGS[key].parse(properties[key]) == 0:
             raise ConfigError(f"{key}=0 is not allowed: it must be -1 (unlimited) or at least 1")
+    threads = values["log_cleaner_threads"]
+    need(
+        values["log_cleaner_dedupe_buffer_size"] > threads * MIB,
+        "log.cleaner.dedupe.buffer.size",
+        f"more than {MIB} for each of log.cleaner.threads={threads}",
+    )
     wait = values["replica_fetch_wait_max_ms"]
     for other in ("replica.socket.timeout.ms", "replica.lag.time.max.ms"):
         limit = values[_BROKER_NAMES[other]]

@@ -27,6 +27,8 @@ TABLE: dict[str, tuple[int, str]] = {
     "zkafka.clock": (0, "T"),
     "zkafka.protocol.*": (1, "P"),
     "zkafka.log.retention": (2, "P"),
+    "zkafka.log.cleaner_choice": (2, "P"),
+    "zkafka.log.cleaner_records": (2, "P"),
     "zkafka.log.*": (2, "F"),
     "zkafka.zk": (2, "P"),
     "zkafka.zk.operations": (2, "P"),

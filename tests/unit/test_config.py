@@ -385,6 +385,15 @@ def test_bad_overrides_are_refused(overrides, message):
         LogConfig().with_overrides(overrides)
 
 
+def test_a_segment_of_a_compacted_topic_is_closed_before_its_records_are_overdue():
+    overrides = {"segment.ms": "1000", "max.compaction.lag.ms": "600"}
+    config = LogConfig().with_overrides(overrides)
+    assert config.max_segment_ms == 1000
+    assert config.with_overrides({"cleanup.policy": "compact,delete"}).max_segment_ms == 600
+    compacted = config.with_overrides({"cleanup.policy": "compact"})
+    assert compacted.with_overrides({"segment.ms": "500"}).max_segment_ms == 500
+
+
 def test_each_log_default_but_the_coarse_ones_is_dynamic():
     static = {key for key in LOG_DEFAULT_SETTINGS if not is_dynamic(key)}
     assert static == {
@@ -503,6 +512,11 @@ def test_limits_of_single_addresses():
         ({"max_connections_per_ip": "0"}, "without max.connections.per.ip.overrides"),
         ({"group_min_session_timeout_ms": "1800001"}, "at most group.max.session.timeout.ms"),
         ({"log_roll_ms": "0"}, "log.roll.ms='0'"),
+        ({"log_cleaner_dedupe_buffer_size": "1048576"}, "more than 1048576 for each"),
+        (
+            {"log_cleaner_dedupe_buffer_size": "2097152", "log_cleaner_threads": "2"},
+            "each of log.cleaner.threads=2",
+        ),
     ],
 )
 def test_contradictions_stop_the_start(settings, message):

@@ -37,6 +37,7 @@ from zkafka.log.partition_log import LogStatistics, PartitionLog
 from zkafka.model import BrokerState, TopicPartition
 from zkafka.net.listener import Listener, ListenerStatistics
 from zkafka.offload import Offload
+from zkafka.replication.cleaning import CleanerStatistics
 from zkafka.replication.purgatory import PurgatoryStatistics
 from zkafka.replication.replica import PartitionView
 from zkafka.replication.replicas import ReplicasStatistics
@@ -80,6 +81,7 @@ def collect(sources: Sources) -> Families:
     yield from partitions(parts.replicas.views())
     yield from logs({tp: r.log for tp, r in parts.replicas.hosted.items() if not r.is_offline})
     yield from directories([directory.statistics() for directory in parts.log_dirs])
+    yield from cleaner(parts.replicas.upkeep.cleaner.statistics())
     yield from traffic(parts.traffic.statistics(), hosted)
     yield from requests(parts.requests.statistics())
     yield from fetch_sessions(parts.fetch_sessions.statistics())
@@ -277,6 +279,54 @@ def directories(found: Sequence[DirectoryStatistics]) -> Families:
         "zkafka_log_directory_size_bytes",
         "Bytes of all logs in it",
         (({"logdirectory": d.path}, d.size) for d in found),
+    )
+
+
+def cleaner(found: CleanerStatistics) -> Families:
+    """kafka.log:type=LogCleaner and LogCleanerManager."""
+    prefix = "kafka_log_logcleaner"
+    for name, text, value in (
+        ("cleaner_recopy_percent", "Bytes kept by the last compactions", found.recopy_percent),
+        (
+            "max_buffer_utilization_percent",
+            "Keys noted by the last compactions, of those they may note",
+            found.max_buffer_utilization_percent,
+        ),
+        ("max_clean_time_secs", "Seconds of the last compactions", found.max_clean_time_s),
+        (
+            "max_compaction_delay_secs",
+            "Seconds beyond max.compaction.lag.ms, of the log that is latest",
+            found.max_compaction_delay_s,
+        ),
+        ("deadthreadcount", "Always 0: a cleaner that fails stops the broker", 0),
+    ):
+        yield gauge(f"{prefix}_{name}", text, value)
+    prefix = "kafka_log_logcleanermanager"
+    yield gauge(
+        f"{prefix}_max_dirty_percent",
+        "Share of bytes not compacted, of the dirtiest log",
+        found.max_dirty_percent,
+    )
+    yield gauge(
+        f"{prefix}_time_since_last_run_ms",
+        "Since logs were last looked at",
+        found.since_last_look_ms,
+    )
+    uncleanable = [({"logdirectory": path}, *of) for path, of in sorted(found.uncleanable.items())]
+    yield gauges(
+        f"{prefix}_uncleanable_partitions_count",
+        "Partitions that cannot be compacted",
+        ((labels, count) for labels, count, _ in uncleanable),
+    )
+    yield gauges(
+        f"{prefix}_uncleanable_bytes",
+        "Bytes in them that should be",
+        ((labels, size) for labels, _, size in uncleanable),
+    )
+    yield counter("zkafka_cleaner_runs", "Compactions", found.runs)
+    yield counter("zkafka_cleaner_read_bytes", "Bytes read by compactions", found.bytes_read)
+    yield counter(
+        "zkafka_cleaner_written_bytes", "Bytes written by compactions", found.bytes_written
     )
 
 

@@ -24,7 +24,12 @@ Threads: one thread (the broker's loop) changes the structure: append, roll, tru
 close. `flush`, the look-ups by time, `LogDirectory.load`, the checkpoints and `purge_deleted` may
 run in worker threads beside it; what they share with the loop is immutable, or guarded by a short
 lock that is never held across an fsync. (The one wait of the loop for a worker's fsync: a
-truncation below a log start that was checkpointed rewrites that checkpoint.)
+truncation below a log start that was checkpointed, or below where the log was compacted, rewrites
+that checkpoint.)
 
-Not here yet: compaction, the aborted-transaction index.
+Compaction is one `Cleaning` (`cleaner.py`) of one log at a time: `cleaner_choice.py` says which log
+and which segments, `cleaner_records.py` what survives of a batch. It writes beside the segments in
+worker threads; the loop puts what was written in their place.
+
+Not here yet: the aborted-transaction index. Compaction tells aborted data by their markers.
 """

@@ -78,8 +78,10 @@ class CleanerLimits:
 
 @attrs.define
 class CleaningStatistics:
-    """What a cleaning did so far."""
+    """What a cleaning did so far: to note keys it read `bytes_indexed`, to rewrite segments it read
+    and wrote the rest."""
 
+    bytes_indexed: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     records_read: int = 0
@@ -135,7 +137,7 @@ class Cleaning:
         """Whether the log was closed or truncated since: then no error says anything about it."""
         return self._log.closed or self._log.truncation_count != self._truncations
 
-    def steps(self) -> Iterator[Job]:
+    def steps(self) -> Generator[Job, None, None]:
         """The whole cleaning; see above for who runs what.
 
         Errors, of it or of its jobs: CleaningAborted, StorageError, `ApiError` where the log's
@@ -213,9 +215,9 @@ class Cleaning:
                     self._keys.latest = found.batch.last_offset
                     unread += found.size
                     if unread >= _BYTES_PER_TURN:
-                        yield self._count_read(unread)
+                        yield self._count_indexed(unread)
                         unread = 0
-                yield self._count_read(unread)
+                yield self._count_indexed(unread)
             self._keys.latest = end - 1
 
     def _index_batch(self, found: Found, segments: Sequence[Segment]) -> Work[Offset | None]:
@@ -341,6 +343,10 @@ class Cleaning:
             position = found.position + found.size
         if position != segment.size:
             raise ApiError(ErrorCode.CORRUPT_MESSAGE, f"{segment.path} is not sound at {position}")
+
+    def _count_indexed(self, size: int) -> int:
+        self.statistics.bytes_indexed += size
+        return size
 
     def _count_read(self, size: int) -> int:
         self.statistics.bytes_read += size

@@ -405,7 +405,7 @@ class PartitionLog:
     @property
     def _jitter_ms(self) -> int:
         """How much earlier this active segment ages: spread over the logs, but no dice."""
-        jitter = min(self.config.segment_jitter_ms, self.config.segment_ms)
+        jitter = min(self.config.segment_jitter_ms, self.config.max_segment_ms)
         if not jitter:
             return 0
         return zlib.crc32(f"{self.topic_partition}/{self._active.base_offset}".encode()) % jitter

@@ -396,7 +396,7 @@ class Segment:
             age = now_ms - self._creation_ms(now_ms)
         else:
             age = 0
-        if age > config.segment_ms - jitter_ms:
+        if age > config.max_segment_ms - jitter_ms:
             return True
         offsets, times = self.offset_index.file.entries, self.time_index.file.entries
         if offsets is None or times is None:

@@ -13,7 +13,8 @@ logs part. They decide; nothing in them touches a disk or a socket.
 what the rest of the broker calls: append, read, look up. `control.py` obeys the controller, as far
 as `roles.py` finds it to be news. `fetcher.py` is one task per leader followed, speaking in the
 sessions of `session.py`; `proposals.py` takes changes of the in-sync set to the controller
-(KIP-497); `upkeep.py` flushes, retains and checkpoints. `validation.py` is what a client's batch
+(KIP-497); `upkeep.py` flushes, retains and checkpoints, and has `cleaning.py` compact what is to be
+compacted. `validation.py` is what a client's batch
 must satisfy, `opening.py` what happens to one whose records must be looked at. Those who must wait
 sleep in `purgatory.py`.
 

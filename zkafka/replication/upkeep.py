@@ -1,4 +1,5 @@
-"""Flush, retention, checkpoints and removal, each in its time; all disk work in worker threads.
+"""Flush, retention, compaction, checkpoints and removal, each in its time; all disk work in worker
+threads.
 
     every                                            what
     replica.high.watermark.checkpoint.interval.ms    high watermarks
@@ -8,6 +9,7 @@
     log.retention.check.interval.ms                  old segments (first after 30 s)
     PURGE_LOOK_MS                                    files of what was deleted a while ago
     PRODUCER_LOOK_MS                                 forgotten producers
+    log.cleaner.backoff.ms, if nothing was to do     compaction (`cleaning.py`)
 
 One disk job per directory and kind runs at a time. Deleting segments is a few renames and changes
 the log, so it runs in the loop, one partition between two checkpoints.
@@ -32,6 +34,7 @@ from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import PartitionLog
 from zkafka.model import Offset, TopicPartition
 from zkafka.offload import Offload
+from zkafka.replication.cleaning import Cleaner
 from zkafka.replication.replica import Replica
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class Upkeep:
         self._config = config
         self._offload = offload
         self._clock = clock
+        self.cleaner = Cleaner(replicas, config=config, offload=offload, clock=clock)
         # Bounded by the logs hosted: each is in it once at most.
         self._to_flush: dict[Replica, None] = {}
         self._flush_asked = trio.Event()
@@ -91,6 +95,7 @@ class Upkeep:
                 self.delete_old_segments,
             )
             nursery.start_soon(self._flush_in_time)
+            nursery.start_soon(self.cleaner.run)
 
     async def _every(
         self, first_ms: int, pause_ms: int, job: Callable[[], Awaitable[None]]

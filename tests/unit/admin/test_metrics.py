@@ -11,6 +11,7 @@ from zkafka.errors import ErrorCode
 from zkafka.log.directory import DirectoryStatistics
 from zkafka.model import BrokerState, TopicPartition
 from zkafka.net.listener import ListenerStatistics
+from zkafka.replication.cleaning import CleanerStatistics
 from zkafka.replication.fetcher import FetchersStatistics
 from zkafka.replication.partition import Role
 from zkafka.replication.purgatory import PurgatoryStatistics
@@ -182,3 +183,18 @@ def test_no_family_is_told_twice():
     names = [family.name for family in families]
     assert len(names) == len(set(names))
     assert all(name.startswith(("kafka_", "zkafka_")) for name in names)
+
+
+def test_compaction_has_the_names_that_alerts_know():
+    uncleanable = {"/a": (2, 300), "/b": (0, 0)}
+    found = numbered(CleanerStatistics, uncleanable=uncleanable)
+    read = scraped(metrics.cleaner(found))
+    prefix = "kafka_log_logcleaner"
+    assert read[f"{prefix}_cleaner_recopy_percent", ()] == found.recopy_percent
+    assert read[f"{prefix}_deadthreadcount", ()] == 0
+    assert read[f"{prefix}manager_max_dirty_percent", ()] == found.max_dirty_percent
+    assert read[f"{prefix}manager_time_since_last_run_ms", ()] == found.since_last_look_ms
+    labels = (("logdirectory", "/a"),)
+    assert read[f"{prefix}manager_uncleanable_partitions_count", labels] == 2
+    assert read[f"{prefix}manager_uncleanable_bytes", labels] == 300
+    assert read["zkafka_cleaner_written_bytes_total", ()] == found.bytes_written

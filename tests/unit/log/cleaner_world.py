@@ -201,13 +201,15 @@ class World:
         self.now += self.rng.choice([10, RETENTION // 2, RETENTION])
 
     def reopen(self):
-        clean_stop = self.rng.random() < 0.5
+        clean_stop, cleaned_to = self.rng.random() < 0.5, self.log.cleaned_to
         self.directory.write_recovery_points()
         self.directory.write_log_start_offsets()
         self.directory.close(clean=clean_stop)
         self.files._locked.clear()
         self.directory = LogDirectory.open("/data", self.files)
         self.log = self.directory.load(lambda topic: self.config)[TP]
+        if cleaned_to is not None:
+            assert self.log.cleaned_to == min(cleaned_to, self.log.log_end_offset)
 
     def verify(self):
         """The log and the list are the same."""

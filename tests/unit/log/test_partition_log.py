@@ -155,6 +155,14 @@ def test_a_segment_ages_by_the_timestamps_of_its_records(tmp_path):
     assert log.segment_bases == (0, 2)
 
 
+def test_a_compacted_segment_is_closed_before_its_records_are_overdue(tmp_path):
+    log = new_log(tmp_path, cleanup_policy=("compact",), max_compaction_lag_ms=1000)
+    append(log, batch_of(b"a", timestamp=5000), batch_of(b"b", timestamp=6000))
+    assert log.segment_bases == (0,)
+    append(log, batch_of(b"c", timestamp=6001))
+    assert log.segment_bases == (0, 2)
+
+
 def test_a_segment_without_timestamps_ages_from_its_first_append(tmp_path):
     log = new_log(tmp_path, segment_ms=1000)
     append(log, batch_of(b"a", timestamp=-1), now_ms=50_000)
