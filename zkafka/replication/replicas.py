@@ -523,7 +523,8 @@ class Replicas:
         return self._append(replica, batch, self._clock.wall_ms())
 
     def append_as_coordinator(self, tp: TopicPartition, batch: bytearray) -> AppendResult:
-        """Append a batch of our own making, as with acks=-1. Errors: `ApiError`."""
+        """Append a batch of our own making, as with acks=-1, in the codec it was made with whatever
+        the topic's compression.type. Errors: `ApiError`."""
         replica = self._leading(tp)
         if not replica.machine.has_enough_in_sync:
             raise self._not_enough(replica)
