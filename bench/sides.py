@@ -21,7 +21,7 @@ from bench import accounting, wire
 from bench.accounting import Usage
 from zkafka.testing.processes import ChildProcess, free_ports
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 STOP_SECONDS = 60.0
 SETTINGS = {
     # Of Apache Kafka's own config/server.properties: a group does not wait 3 s for more members.

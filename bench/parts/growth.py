@@ -8,6 +8,7 @@ from typing import Any
 from bench import loads, wire
 from bench.cases import Case, Context, Part, Quantity
 from bench.parts.stages import GROWTH
+from bench.sides import BenchError
 
 RATE = 500
 TOPICS = 10
@@ -37,6 +38,9 @@ def _administration(context: Context) -> Mapping[str, float]:
                     wire.exchange(connection, frame)
                     times.append(time.perf_counter() - asked)
             found["metadata"] = statistics.median(times) * 1000
+            known = wire.metadata(cluster.any_port(), None).topics
+            if sum(len(topic.partitions) for topic in known) < TOPICS * 1000:
+                raise BenchError(f"only {len(known)} topics were in the answer")
     return {**found, **usage.values()}
 
 
