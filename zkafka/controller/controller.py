@@ -28,7 +28,7 @@ office that is one more thing to look at: a suspect counts as failed from the fi
 term. A candidate that suspects the controller *deposes* it: it removes /controller, fenced by the
 epoch of that very term, and stands like everybody else. Once per suspicion: a controller that is
 alive may be elected again, and the doubt of one broker must not keep the cluster without any. One
-that finds its own /controller removed lets the others stand first (`RESTAND_PAUSE_S`).
+that finds its own /controller removed lets the others stand first (`DEPOSED_PAUSE_S`).
 
 A write that is fenced (`FencedEpoch`) ends the term as well: somebody else was elected. So does any
 other failure that leaves an effect undone; then /controller is given up (fenced), so that another
@@ -39,6 +39,7 @@ Source: `KafkaController` and `ControllerEventManager` of Apache Kafka 3.9; znod
 
 import collections
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, assert_never
@@ -137,8 +138,12 @@ state_change = logging.getLogger("zkafka.state_change")
 FIRST_BALANCE_S: Final = 5.0
 """From taking office to the first look at the leaders' balance; Kafka's number."""
 RESTAND_PAUSE_S: Final = 0.5
-"""After a term that failed or was ended by others, before standing again: long enough for another
-broker to be elected first, and for a cause that does not go away not to fill the log."""
+"""After a failed term, before standing again: long enough for another broker to be elected first,
+and for a cause that does not go away not to fill the log."""
+DEPOSED_PAUSE_S: Final = 5.0
+"""How long a controller whose /controller was removed by somebody else leaves the office to the
+others, who stand at once: it is not deposed a second time, and they may have had a reason. Half a
+second was too short on a machine whose disk was busy."""
 GIVE_UP_S: Final = 2.0
 """Longest wait for ZooKeeper when giving up the office: the session's end will do it as well."""
 
@@ -320,6 +325,8 @@ class Controller:
         self._rng = rng or random.Random()
         self._term: _Term | None = None
         self._retired = False
+        self._stands_at = -math.inf
+        """Not before this time, once we were deposed."""
         self._suspects: Mapping[BrokerId, BrokerEpoch] = {}
         self._deposed: Mapping[BrokerId, BrokerEpoch] = {}
         """Suspected controllers that were deposed, for as long as they are suspected."""
@@ -549,6 +556,10 @@ class Controller:
                 holder = await self._store.controller(watch=True)
                 if holder is not None and holder in self._suspects:
                     await self._depose(holder, self._suspects[holder])
+                if holder is None and trio.current_time() < self._stands_at:
+                    with trio.move_on_at(self._stands_at):
+                        await self._stirred.wait()
+                    continue
                 if holder in (None, self._broker_id):
                     # Our own id is there either by a won election whose reply was lost, which
                     # `elect` recognizes, or from a session of ours that is ending.
@@ -611,7 +622,7 @@ class Controller:
             self._broker_id,
             fence.controller_epoch,
         )
-        given_up = pausing = False
+        given_up = False
         with term.scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(term.channels.run)
@@ -624,7 +635,6 @@ class Controller:
                         self._queue_time.add(self._clock.monotonic_ms() - put_ms)
                         await self._process(term, item)
                 except FencedEpoch as error:
-                    pausing = True
                     self._leave(term, f"fenced: {error}")
                 except SessionLost as error:
                     self._leave(term, f"session lost: {error}")
@@ -636,11 +646,10 @@ class Controller:
                         error,
                         exc_info=True,
                     )
-                    given_up = pausing = True
+                    given_up = True
                     self._leave(term, str(error))
         if given_up:
             await self._give_up(fence)
-        if pausing:
             await trio.sleep(RESTAND_PAUSE_S)
 
     def _leave(self, term: _Term, reason: str) -> None:
@@ -756,6 +765,9 @@ class Controller:
         match item.what:
             case znodes.CONTROLLER:
                 holder = await self._patiently(lambda: store.controller(watch=True))
+                if holder is None:
+                    self._stands_at = trio.current_time() + DEPOSED_PAUSE_S
+                    raise FencedEpoch("/controller was removed")
                 if holder != self._broker_id:
                     raise FencedEpoch(f"/controller is held by {holder}")
             case znodes.BROKER_IDS:
