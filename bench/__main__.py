@@ -88,6 +88,12 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is stopped
     with runner.workspace(options.dir) as directory:
         run = runner.Run(sides, scale, parts, results, options.output, console, directory)
+        run.order = [
+            cases.row_name(case, quantity)
+            for part in PARTS
+            for case in part.cases
+            for quantity in case.quantities
+        ]
         if options.minutes is not None:
             run.deadline = time.monotonic() + 60 * options.minutes
         console.print(
@@ -100,7 +106,7 @@ def main(arguments: list[str]) -> int:
     report.print_table(console, results)
     report.print_missed(console, results)
     for failure in run.failures:
-        console.print(f"[red]not measured: {failure}[/red]", highlight=False)
+        console.print(f"not measured: {failure}", style="red", markup=False, highlight=False)
     return 1 if run.failures else 0
 
 

@@ -97,6 +97,11 @@ class Part:
     stage: Stage | None = None
 
 
+def row_name(case: Case, quantity: Quantity) -> str:
+    """What a quantity is called in tables and JSON."""
+    return f"{case.name}: {quantity.name}" if quantity.name else case.name
+
+
 def wanted(part: Part, scale: Scale) -> list[Case]:
     """The cases of a part that this scale measures."""
     return [case for case in part.cases if case.quick or not scale.quick]

@@ -142,6 +142,12 @@ class Results:
         rows = [Row.from_json(row) for row in found["rows"]]
         return cls(found["header"], {row.name: row for row in rows})
 
+    def arrange(self, order: Sequence[str]) -> None:
+        """Put rows in the order of these names; others, which nobody measures any more, last."""
+        place = {name: number for number, name in enumerate(order)}
+        names = sorted(self.rows, key=lambda name: place.get(name, len(place)))
+        self.rows = {name: self.rows[name] for name in names}
+
     @property
     def sides(self) -> list[str]:
         """Those that were measured, ours and Kafka first."""

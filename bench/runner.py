@@ -22,7 +22,7 @@ from bench import cases
 from bench.cases import Case, Context, Part, Scale, Stage
 from bench.loads import ROOT
 from bench.results import OURS, THEIRS, Results, Row
-from bench.sides import Cluster, Side, Zkafka
+from bench.sides import BenchError, Cluster, Side, Zkafka
 from zkafka import __version__
 from zkafka.testing.zookeeper import ZooKeeper
 
@@ -47,6 +47,8 @@ class Run:
     path: Path
     console: Console
     directory: Path
+    order: Sequence[str] = ()
+    """Names of rows as tables have them, however they were measured."""
     deadline: float = math.inf
     """On the monotonic clock: no measurement begins later."""
     failures: list[str] = attrs.field(factory=list)
@@ -138,25 +140,25 @@ class Run:
 
     def _failed(self, what: str, error: Exception) -> None:
         self.failures.append(f"{what}: {type(error).__name__}: {error}")
-        self.console.print_exception(extra_lines=0)
+        if isinstance(error, BenchError):
+            self.console.print(self.failures[-1], style="red", markup=False, highlight=False)
+        else:
+            self.console.print_exception(extra_lines=0)
 
     def _rows(self, part: Part, case: Case) -> list[tuple[Row, str]]:
-        """The row of each quantity of a case, made if it is not there, and its key."""
+        """The row of each quantity of a case, made if it is not there, and its key.
+
+        One from an earlier run keeps its rounds; what is said of them is what the case says now.
+        """
         found = []
         for quantity in case.quantities:
-            name = f"{case.name}: {quantity.name}" if quantity.name else case.name
-            row = self.results.rows.get(name)
-            if row is None:
-                row = Row(
-                    name,
-                    quantity.unit,
-                    quantity.better,
-                    part.name,
-                    quantity.goal,
-                    quantity.headline,
-                )
-                self.results.rows[name] = row
-            found.append((row, quantity.key))
+            name = cases.row_name(case, quantity)
+            kept = self.results.rows.get(name) or Row(name, "", "higher", "")
+            kept.unit, kept.better, kept.part = quantity.unit, quantity.better, part.name
+            kept.goal, kept.headline = quantity.goal, quantity.headline
+            self.results.rows[name] = kept
+            found.append((kept, quantity.key))
+        self.results.arrange(self.order)
         return found
 
     def _rounds(self, case: Case, side: Side) -> int:
@@ -167,9 +169,7 @@ class Run:
         return case.seconds + (THEIR_SESSION_SECONDS if waits else 0)
 
     def _done(self, part: Part, case: Case, side: Side) -> int:
-        quantity = case.quantities[0]
-        name = f"{case.name}: {quantity.name}" if quantity.name else case.name
-        row = self.results.rows.get(name)
+        row = self.results.rows.get(cases.row_name(case, case.quantities[0]))
         return len(row.rounds.get(side.name, ())) if row else 0
 
     def missing(self, part: Part) -> bool:

@@ -133,6 +133,14 @@ def test_json_says_what_follows_from_the_rounds():
     assert told["rounds"] == {OURS: [30], THEIRS: [20]}
 
 
+def test_rows_keep_their_order_however_they_were_measured():
+    found = run(row([1], [1], name="late"), row([1], [1], name="old"), row([1], [1], name="early"))
+
+    found.arrange(["early", "never", "late"])
+
+    assert list(found.rows) == ["early", "late", "old"]
+
+
 def test_kills_are_counted_apart_from_rounds():
     ordinary = Case("a", (), dict, seconds=1.0)
     kills = attrs.evolve(ordinary, of_kills=True)
