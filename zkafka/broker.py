@@ -46,7 +46,7 @@ from zkafka.log.partition_log import PartitionLog
 from zkafka.model import NO_BROKER, BrokerId, BrokerState, TopicPartition
 from zkafka.net.listener import Admission, Limits, Listener
 from zkafka.net.peer import ControllerLink, Peers, tcp_connector
-from zkafka.offload import Offload
+from zkafka.offload import Offload, in_threads
 from zkafka.protocol.connection import Budget
 from zkafka.protocol.messages.controlled_shutdown import ControlledShutdownRequest
 from zkafka.replication.purgatory import METADATA, Purgatory
@@ -159,7 +159,15 @@ class Broker:
         failures: list[StorageError] = []
         for path in self.config.log_dirs:
             try:
-                opened = await self._offload.run(LogDirectory.open, path, self._files)
+                opened = await self._offload.run(
+                    functools.partial(
+                        LogDirectory.open,
+                        path,
+                        self._files,
+                        each=in_threads,
+                        recovery_threads=self.config.num_recovery_threads_per_data_dir,
+                    )
+                )
             except StorageError as error:
                 log.error("log directory cannot be used path=%s error=%s", path, error)
                 failures.append(error)

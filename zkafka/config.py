@@ -680,6 +680,12 @@ class BrokerConfig:
         "Worker threads for blocking file work: fsync, cold reads, recovery, deletion.",
         at_least=1,
     )  # fmt: skip
+    num_recovery_threads_per_data_dir: int = setting(
+        "num.recovery.threads.per.data.dir", Kind.INT, 1,
+        "Threads for each log directory that load and recover its logs at start; those that "
+        "flush them at the stop are at least eight.",
+        at_least=1,
+    )  # fmt: skip
     queued_max_requests: int = setting(
         "queued.max.requests", Kind.INT, 500,
         "Requests of one connection that may wait for their answers; then it is read no further.",
@@ -1021,8 +1027,6 @@ def _without_effect() -> dict[str, Setting]:
     rows: list[tuple[str, Kind, Any, str]] = [
         ("request.timeout.ms", Kind.INT, 30_000,
          "Without effect: each request between brokers has a more special timeout."),
-        ("num.recovery.threads.per.data.dir", Kind.INT, 1,
-         "Without effect: directories are loaded side by side, each by one thread."),
         ("num.network.threads", Kind.INT, 3, threads),
         ("num.io.threads", Kind.INT, 8, threads),
         ("zookeeper.max.in.flight.requests", Kind.INT, 10,

@@ -2,10 +2,12 @@
 
 Flushing, recovery, cold reads, creating and deleting logs go through `Offload.run`; appending to
 the page cache does not (a hop costs some 70 microseconds). One capacity limit serves the whole
-broker, so that a slow disk cannot grow the number of threads without bound.
+broker, so that a slow disk cannot grow the number of threads without bound. Only what is done to
+all logs of a directory at once (start, stop, creation) has threads besides, `in_threads`.
 """
 
-from collections.abc import Callable
+import concurrent.futures
+from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import attrs
@@ -13,6 +15,25 @@ import trio
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+def in_threads(threads: int, fn: Callable[[T], object], items: Sequence[T]) -> None:
+    """`fn` of each item, at most `threads` at a time, each in a thread of its own that ends with
+    this call. For whoever runs in a worker thread already, on behalf of one log directory.
+
+    Raises what one of them raised, when those that were running have ended; the rest is not begun.
+    """
+    if threads == 1 or len(items) < 2:
+        for item in items:
+            fn(item)
+        return
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(fn, item) for item in items]:
+            try:
+                future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 @attrs.frozen

@@ -7,7 +7,8 @@ partition: recovery points, high watermarks, log starts, and up to where logs we
 
 Threads: `create`, `schedule_delete` and `logs` belong to the loop. `open`, `load`, `sync`, `close`
 with `clean`, `purge_deleted` and the checkpoints block on the disk and belong in worker threads,
-one of each at a time; they work on a copy of the table of logs.
+one of each at a time; they work on a copy of the table of logs. What `load`, `sync` and `close` do
+to each log they may do to several logs at a time, by the `each` that the directory was given.
 
 Errors: StorageError. From a checkpoint, a sync or a flush it takes the directory offline, after
 which nothing more is written in it; only a restart brings it back. Want of room (DiskFull) does
@@ -19,8 +20,10 @@ import logging
 import os
 import re
 import threading
+import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import attrs
 import javaproperties
@@ -50,6 +53,27 @@ _PARTITION_NAME = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
 
 _PROGRESS_EVERY = 100
 """A line in the log for so many partitions loaded."""
+_SYNC_THREADS = 8
+"""Where nothing but fsync is waited for: those of one moment share one commit of the file system's
+journal. 2,000 new partitions took 6 to 18 s with one thread on a busy ext4, 0.2 s with eight."""
+
+_LONG_RECOVERY_S = 1.0
+"""And one for each that took so long."""
+
+T = TypeVar("T")
+
+
+class Each(Protocol):
+    """Calls `fn` with each of `items`, in any order, at most `threads` at a time. Answers when none
+    runs any more; raises what one of them raised, and need not call the rest then."""
+
+    def __call__(self, threads: int, fn: Callable[[T], object], items: Sequence[T], /) -> None: ...
+
+
+def one_by_one(threads: int, fn: Callable[[T], object], items: Sequence[T]) -> None:
+    """`Each` in the caller's own thread."""
+    for item in items:
+        fn(item)
 
 
 @attrs.frozen
@@ -76,7 +100,14 @@ class LogDirectory:
     """The partition logs on one disk. `clean` and `last_broker_epoch` tell how the last run
     ended."""
 
-    def __init__(self, disk: Disk, lock: int, last_broker_epoch: BrokerEpoch | None) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        lock: int,
+        last_broker_epoch: BrokerEpoch | None,
+        each: Each,
+        recovery_threads: int,
+    ) -> None:
         self.path = disk.path
         self.clean = last_broker_epoch is not None
         self.last_broker_epoch = last_broker_epoch
@@ -84,6 +115,8 @@ class LogDirectory:
         self._disk = disk
         self._files = disk.files
         self._lock: int | None = lock
+        self._each = each
+        self._recovery_threads = recovery_threads
         self._to_recover = 0
         self._unsynced: list[PartitionLog] = []
         self._names_changed = False
@@ -95,7 +128,9 @@ class LogDirectory:
         disk.write_cleaned_offsets = self.write_cleaned_offsets
 
     @classmethod
-    def open(cls, path: str, files: Files) -> "LogDirectory":
+    def open(
+        cls, path: str, files: Files, *, each: Each = one_by_one, recovery_threads: int = 1
+    ) -> "LogDirectory":
         """The directory, made if need be, and ours alone until `close`.
 
         Errors: StartupError if another broker has it; StorageError if the disk does not let us.
@@ -106,7 +141,8 @@ class LogDirectory:
         if lock is None:
             raise StartupError(f"log directory {path} is in use by another broker")
         marker = files.read_file(os.path.join(path, CLEAN_SHUTDOWN_FILE))
-        return cls(Disk(path, files), lock, None if marker is None else _marked_epoch(marker))
+        epoch = None if marker is None else _marked_epoch(marker)
+        return cls(Disk(path, files), lock, epoch, each, recovery_threads)
 
     def __repr__(self) -> str:
         return f"<LogDirectory {self.path}>"
@@ -166,7 +202,7 @@ class LogDirectory:
     ) -> dict[TopicPartition, PartitionLog]:
         """Open every partition log, recovering it unless the last stop was clean.
 
-        `on_loaded(done, total)` is told of progress, in the thread that loads. The clean-shutdown
+        `on_loaded(done, total)` is told of progress, in a thread that loads. The clean-shutdown
         mark is gone afterwards, durably: from now on a crash is a crash.
 
         Errors: StorageError; the directory is offline then.
@@ -194,29 +230,42 @@ class LogDirectory:
             logger.info(
                 "loading logs dir=%s partitions=%d clean=%s", self.path, len(found), self.clean
             )
-        configs: dict[str, LogConfig] = {}
-        for done, (topic_partition, name) in enumerate(found, 1):
-            topic = topic_partition.topic
-            if topic not in configs:
-                configs[topic] = config_for(topic)
+        configs = {topic: config_for(topic) for topic in {tp.topic for tp, _ in found}}
+        loaded: dict[TopicPartition, PartitionLog] = {}
+        progress = threading.Lock()
+
+        def load_one(one: tuple[TopicPartition, str]) -> None:
+            topic_partition, name = one
+            started = time.monotonic()
             log = PartitionLog.load(
                 self._disk,
                 os.path.join(self.path, name),
                 topic_partition,
-                configs[topic],
+                configs[topic_partition.topic],
                 clean=self.clean,
                 recovery_point=recovery_points.get(topic_partition, 0),
                 log_start_offset=log_starts.get(topic_partition, 0),
                 cleaned_to=cleaned.get(topic_partition),
             )
-            self.logs[topic_partition] = log
-            self._to_recover = max(0, self._to_recover - 1)
+            took = time.monotonic() - started
             if not self.clean:
-                logger.debug("recovered partition=%s end=%d", topic_partition, log.log_end_offset)
-            if done % _PROGRESS_EVERY == 0 or done == len(found):
-                logger.info("loaded logs dir=%s done=%d of=%d", self.path, done, len(found))
-            if on_loaded is not None:
-                on_loaded(done, len(found))
+                logger.log(
+                    logging.INFO if took >= _LONG_RECOVERY_S else logging.DEBUG,
+                    "recovered partition=%s end=%d ms=%d",
+                    topic_partition, log.log_end_offset, 1000 * took,
+                )  # fmt: skip
+            with progress:
+                loaded[topic_partition] = log
+                self._to_recover = max(0, self._to_recover - 1)
+                done = len(loaded)
+                if done % _PROGRESS_EVERY == 0 or done == len(found):
+                    logger.info("loaded logs dir=%s done=%d of=%d", self.path, done, len(found))
+                if on_loaded is not None:
+                    on_loaded(done, len(found))
+
+        self._each(self._recovery_threads, load_one, found)
+        # In the order of their names, whichever was ready first.
+        self.logs.update((tp, loaded[tp]) for tp, _ in found)
         # A deletion that a crash cut short left these.
         gone = (recovery_points.keys() | log_starts.keys() | cleaned.keys()) - self.logs.keys()
         try:
@@ -304,8 +353,7 @@ class LogDirectory:
             self._forget(gone)
             for log in logs:
                 log.entry_durable = True
-                if not log.closed:
-                    log.sync_names()
+            self._each(_SYNC_THREADS, _sync_names, logs)
         except StorageError as error:
             self._unsynced[:0] = logs
             self._gone.update(gone)
@@ -415,13 +463,23 @@ class LogDirectory:
 
     def _close_cleanly(self, broker_epoch: BrokerEpoch) -> None:
         self.sync()
-        for log in self.logs.values():
-            log.close(clean=True)
+        self._each(
+            max(_SYNC_THREADS, self._recovery_threads), _close_cleanly, list(self.logs.values())
+        )
         self.write_recovery_points()
         self.write_log_start_offsets()
         marker = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
         self._files.replace(os.path.join(self.path, CLEAN_SHUTDOWN_FILE), marker.encode())
         logger.info("closed cleanly dir=%s partitions=%d", self.path, len(self.logs))
+
+
+def _sync_names(log: PartitionLog) -> None:
+    if not log.closed:
+        log.sync_names()
+
+
+def _close_cleanly(log: PartitionLog) -> None:
+    log.close(clean=True)
 
 
 def _marked_epoch(marker: bytes) -> BrokerEpoch:

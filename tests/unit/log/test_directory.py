@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import uuid
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from zkafka.errors import StartupError, StorageError
 from zkafka.log.directory import LogDirectory, MetaProperties
 from zkafka.log.files import Files
 from zkafka.model import TopicPartition
+from zkafka.offload import in_threads
 
 A0, A1, DASHED = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b-2", 7)
 CONFIG = LogConfig(segment_bytes=300, file_delete_delay_ms=50)
@@ -218,6 +220,47 @@ def test_a_log_that_cannot_be_loaded_takes_the_directory_offline(directory):
     with pytest.raises(StorageError):
         again.create(A1, None, CONFIG)
     again.close(clean=True)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_logs_are_recovered_in_so_many_threads(directory, tmp_path, threads):
+    """All of them at work at the same time, and the table of logs as ever."""
+    for partition in range(9):
+        fill(directory.create(TopicPartition("c", partition), None, CONFIG), partition)
+    directory.close(clean=False)
+    together = threading.Barrier(threads, timeout=30)
+    told = []
+
+    def on_loaded(done, total):
+        told.append((done, total))
+
+    class Files3(Files):
+        def list_names(self, path):
+            together.wait()
+            return super().list_names(path)
+
+    again = LogDirectory.open(directory.path, Files3(), each=in_threads, recovery_threads=threads)
+    logs = again.load(lambda topic: CONFIG, on_loaded=on_loaded)
+    assert [(tp.partition, log.log_end_offset) for tp, log in logs.items()] == [
+        (n, n) for n in range(9)
+    ]
+    assert told == [(n, 9) for n in range(1, 10)]
+    assert again.statistics().to_recover == 0
+    again.close(clean=True)
+    assert LogDirectory.open(directory.path, Files()).clean
+
+
+def test_a_log_that_fails_among_others_takes_the_directory_offline(directory):
+    for partition in range(9):
+        directory.create(TopicPartition("c", partition), None, CONFIG)
+    directory.close(clean=False)
+    files = FaultyFiles()
+    again = LogDirectory.open(directory.path, files, each=in_threads, recovery_threads=4)
+    files.arm(list=[None, None, None, errno.EIO])
+    with pytest.raises(StorageError):
+        again.load(lambda topic: CONFIG)
+    assert again.offline is not None
+    again.close(clean=False)
 
 
 # Creating and deleting.
