@@ -1,6 +1,7 @@
 """The chaos tests themselves are tested: a broker that lies is found out."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from chaos_settings import SETTINGS
 
 from zkafka.testing.checker import Kind, check
 from zkafka.testing.cluster import Cluster
-from zkafka.testing.history import History
+from zkafka.testing.history import History, ProduceAcknowledged, ProduceAttempted
 from zkafka.testing.trial import TOPIC
 from zkafka.testing.workload import Workload
 
@@ -41,10 +42,23 @@ async def test_acknowledging_before_replicating_is_found(tmp_path: Path, honest:
         ) as workload:
             await workload.wait_acknowledged(100)
             cluster.isolate(leader)
+            await cluster.partition(TOPIC, 0)  # by then every connection has been reset
+            alone_since_ms = time.monotonic_ns() // 1_000_000
+
+            async def has_lied() -> bool:
+                begun = {
+                    event.value
+                    for event in history
+                    if isinstance(event, ProduceAttempted) and event.at_ms > alone_since_ms
+                }
+                told = (e.value for e in history if isinstance(e, ProduceAcknowledged))
+                return len(begun.intersection(told)) >= 100
+
             if honest:
                 await workload.wait_quiet()
+                assert not await has_lied()
             else:
-                await workload.wait_acknowledged(100)
+                await cluster.wait_until("what nobody follows is acknowledged", has_lied)
             await cluster.kill(leader)
             await cluster.leader(TOPIC, 0, other_than=leader)
             cluster.heal()
