@@ -43,7 +43,7 @@ def grow_topic(cluster: Cluster, topic: str, partitions: int) -> None:
     """Give an existing topic more partitions, and wait for all of them."""
     admin = AdminClient(quiet({"bootstrap.servers": cluster.bootstrap}))
     wanted = NewPartitions(topic, partitions)
-    admin.create_partitions([wanted], operation_timeout=90, request_timeout=120)[topic].result(130)
+    admin.create_partitions([wanted], operation_timeout=240, request_timeout=300)[topic].result(310)
     wait_whole(cluster, topic, partitions)
 
 
