@@ -131,7 +131,7 @@ class Conversation:
         """Bytes that came last."""
         self._answers: Parts = []
         """Those complete and not sent, while no Produce waits."""
-        self._held: tuple[Request, Pending | bytes | None] | None = None
+        self._held: tuple[Request, Pending | None] | None = None
         """A request that the reader has to wait for, and what became of it if it was begun."""
         self._failure: RemoteProtocolError | ConnectionLost | None = None
         """What `_serve` met, for the reader to end with."""
@@ -252,11 +252,17 @@ class Conversation:
             except BaseException:
                 request.release()
                 raise
-            if type(begun) is not bytes or self._unanswered:
-                self._held = request, begun
+            if type(begun) is bytes and not self._unanswered:
+                request.release()
+                self._traffic.answers += 1
+                answers.append(begun)
+                continue
+            pending = Answered(begun) if isinstance(begun, bytes) else begun
+            if not self._may_queue(pending, request.size):
+                self._held = request, pending
                 return False
-            self._traffic.answers += 1
-            answers.append(begun)
+            request.release()
+            self._enqueue(pending, request.size)
         return not answers or self._sent(answers)
 
     async def _go_on(self) -> None:
@@ -354,9 +360,8 @@ class Conversation:
         self._received = count
         self._traffic.bytes_in += count
 
-    async def _produce(self, begun: Pending | bytes, size: int, answers: Parts) -> None:
+    async def _produce(self, pending: Pending, size: int, answers: Parts) -> None:
         """The answer to a Produce of `size` bytes, if it is ready; else its place in the queue."""
-        pending = Answered(begun) if isinstance(begun, bytes) else begun
         if pending.unopened:
             if answers:
                 await self._send(answers)
@@ -366,6 +371,23 @@ class Conversation:
             return
         if answers:
             await self._send(answers)
+        self._enqueue(pending, size)
+        while (
+            self._unanswered >= self._requests_max or self._queued_bytes >= self._request_bytes_max
+        ):
+            await self._answered.park()
+
+    def _may_queue(self, pending: Pending, size: int) -> bool:
+        """Whether this is one for the writer, and what comes after it may be read at once."""
+        return (
+            not pending.unopened
+            and (self._unanswered > 0 or not pending.ready)
+            and self._unanswered + 1 < self._requests_max
+            and self._queued_bytes + size < self._request_bytes_max
+            and (not self._answers or self._sent(self._answers))
+        )
+
+    def _enqueue(self, pending: Pending, size: int) -> None:
         self._queue.append((pending, size))
         self._queued_bytes += size
         self._unanswered += 1
@@ -373,10 +395,6 @@ class Conversation:
             self._start_writer()
             self._start_writer = None
         self._queued.unpark()
-        while (
-            self._unanswered >= self._requests_max or self._queued_bytes >= self._request_bytes_max
-        ):
-            await self._answered.park()
 
     async def _handle(self, request: Request, answers: Parts) -> None:
         if answers:

@@ -152,8 +152,8 @@ class Dispatcher(Protocol):
     """
 
     def begin(self, request: Request, connection: ConnectionInfo) -> Pending | bytes:
-        """Append a Produce, synchronously; bytes are the whole answer. The request's body is gone
-        after the call, or after `open` if that is due."""
+        """Append a Produce, synchronously; bytes are the whole answer. Nothing refers to the
+        request's body after the call, or after `open` if that is due: the caller releases it."""
         ...
 
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:

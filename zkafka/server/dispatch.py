@@ -73,7 +73,6 @@ class Dispatcher:
             answer = self._begin_lone(request, connection, *lone)
         if answer is None:
             return self._begin(request, connection, attempt.take_failure())
-        request.release()
         return answer
 
     def _begin_lone(
