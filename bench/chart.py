@@ -5,8 +5,8 @@ from html import escape
 
 from bench.results import OURS, THEIRS, Results, Row, figure
 
-WIDTH = 1080
-LABELS = 390
+WIDTH = 1120
+LABELS = 430
 """Where the bars' area begins; names stand left of it."""
 BARS = 380
 """Width of the bars' area; the figures stand right of it."""
@@ -78,8 +78,8 @@ def draw(results: Results) -> str:
         x = scale.x(factor)
         style = "one" if factor == 1 else "grid"
         grid.append(f'<line class="{style}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{y + 6}"/>')
-        grid.append(_text(x, TOP - 8, _factor(factor), "axis", "middle"))
-        grid.append(_text(x, y + 22, _factor(factor), "axis", "middle"))
+        grid.append(_text(x, TOP - 8, _tick(factor), "axis", "middle"))
+        grid.append(_text(x, y + 22, _tick(factor), "axis", "middle"))
     header = results.header
     machine = f"{header['machine']}; {header['date'][:10]}; medians, same clients, both untuned"
     head = [
@@ -129,6 +129,11 @@ def _goal(row: Row) -> float | None:
 
 def _factor(value: float) -> str:
     return f"{figure(value)}x"
+
+
+def _tick(power: float) -> str:
+    """A power of two: `4x`, `1/4x`."""
+    return f"{power:g}x" if power >= 1 else f"1/{1 / power:g}x"
 
 
 def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:

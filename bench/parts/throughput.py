@@ -194,7 +194,7 @@ def _ten_groups() -> Case:
         return {**flow(done["records"], 1000, done["seconds"], usage), "p99": p99}
 
     return Case(
-        "produce 1 KB, RF 3, acks=all, while ten groups read",
+        "produce 1 KB, RF 3, ten groups reading",
         (
             Quantity("mb_s", "MB/s", "higher", headline=True),
             _PER_GB,

@@ -341,6 +341,7 @@ def test_the_chart_has_a_bar_for_each_headline_that_both_have():
     texts = [text.text for text in elements(picture, "text")]
     assert "good & quick" in texts
     assert "20 : 10 MB/s" in texts
+    assert {"1/2x", "1x", "2x"} <= set(texts)
     assert "unfinished" not in texts
     goals = [line for line in elements(picture, "line") if line.get("class") == "goal"]
     assert len(goals) == 1
