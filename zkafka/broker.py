@@ -295,7 +295,7 @@ class Broker:
                 timeout_ms=config.broker_suspicion_timeout_ms,
                 clock=clock,
                 suspects_changed=controller.suspect,
-                refusing_changed=metadata.refuse,
+                avoided_changed=metadata.avoid,
             )
         # The registration needs the bound ports, the dispatcher the parts: hence the late binding.
         registered: list[Registration] = []

@@ -10,7 +10,7 @@ broker epochs, and leave out whom the controller suspects. While ZooKeeper canno
 was read last stands.
 
 `suspects_changed` is called, in the loop, with all suspects whenever there is one more or one
-fewer; `refusing_changed` with those that refuse us and may or may not be dead.
+fewer; `avoided_changed` with those that clients are better not sent to just now.
 """
 
 import logging
@@ -99,7 +99,7 @@ class Sentinels:
         timeout_ms: int,
         clock: Clock,
         suspects_changed: Callable[[Mapping[BrokerId, BrokerEpoch]], None],
-        refusing_changed: Callable[[frozenset[BrokerId]], None],
+        avoided_changed: Callable[[frozenset[BrokerId]], None],
     ) -> None:
         self._broker_id = broker_id
         self._store = store
@@ -108,9 +108,9 @@ class Sentinels:
         self._listener_name = listener_name
         self._clock = clock
         self._suspects_changed = suspects_changed
-        self._refusing_changed = refusing_changed
+        self._avoided_changed = avoided_changed
         self._suspicions = Suspicions(timeout_ms, session.timeout_ms)
-        self._refusing: frozenset[BrokerId] = frozenset()
+        self._avoided: frozenset[BrokerId] = frozenset()
         self._sentinels: dict[BrokerId, _Sentinel] = {}
         self._suspicions_total = 0
         self._answered_total = 0
@@ -253,10 +253,10 @@ class Sentinels:
                     )
         if self._suspicions.suspects != before:
             self._suspects_changed(self._suspicions.suspects)
-        refusing = self._suspicions.refusing(now_ms)
-        if refusing != self._refusing:
-            self._refusing = refusing
-            self._refusing_changed(refusing)
+        avoided = self._suspicions.avoided(now_ms)
+        if avoided != self._avoided:
+            self._avoided = avoided
+            self._avoided_changed(avoided)
 
 
 async def _end_of(transport: Transport) -> None:

@@ -29,11 +29,12 @@ would cost another election and prove nothing. It ends
 - when its registration is another (a new broker epoch) or gone. What is known of a broker is known
   of one registration of it, and forgotten with it.
 
-Before it is a verdict the first refusal is a hint: `refusing` are the silent brokers that refused
-since. Clients who ask for metadata just then are told that a partition led by such a broker has no
-leader, and ask again soon, where the old leader's name would have them wait for their own timers
-(a second for librdkafka). A hint lapses after `patience_ms`, the session timeout: a broker whose
-session lives on may be refusing nobody but us.
+Before there is any verdict there is a hint for clients: `avoided` are the brokers that hung up on
+us and have refused us since, or have yet to be tried. Who asks for metadata then is told that a
+partition led by such a broker has no leader, and asks again in a tenth of a second, where the old
+leader's name would have it wait for its own timers (a second for librdkafka). A listener that
+closes an idle connection is avoided for as long as it takes to connect. A hint lapses after
+`patience_ms`, the session timeout: a broker whose session lives on may be refusing nobody but us.
 
 Every broker judges for itself. The controller counts whom it suspects as failed
 (`machine.py`); a broker that suspects the controller deposes it (`controller.py`).
@@ -184,6 +185,8 @@ class _Subject:
     suspected_since_ms: int | None = None
     held_back: bool = False
     """It was said that the evidence is not acted upon."""
+    avoided: bool = False
+    """It hung up after a while, or refused since; no attempt came to nothing otherwise."""
     pause_ms: int = 0
     """The last pause before an attempt that is in no hurry."""
 
@@ -213,13 +216,13 @@ class Suspicions:
             if subject.suspected_since_ms is not None
         }
 
-    def refusing(self, now_ms: int) -> frozenset[BrokerId]:
+    def avoided(self, now_ms: int) -> frozenset[BrokerId]:
         """Whom clients are better not sent to now."""
         return frozenset(
             subject.broker_id
             for subject in self._subjects.values()
-            if subject.silent_since_ms is not None
-            and (subject.refusals or subject.convicted)
+            if subject.avoided
+            and subject.silent_since_ms is not None
             and now_ms - subject.silent_since_ms < self._patience_ms
         )
 
@@ -268,7 +271,7 @@ class Suspicions:
         subject.connected_ms = now_ms
         subject.silent_since_ms = None
         subject.refusals = 0
-        subject.held_back = False
+        subject.held_back = subject.avoided = False
         if subject.suspected_since_ms is None:
             subject.convicted = False
         else:
@@ -278,12 +281,14 @@ class Suspicions:
         subject.silent_since_ms = now_ms
         if now_ms - subject.connected_ms >= self._timeout_ms:
             subject.pause_ms = 0
+            subject.avoided = True
             self._effects.append(TryAgain(subject.broker_id, now_ms))
         else:
             # Accepted and hung up on: whoever does that is there, and would do it again.
             self._try_at_leisure(subject, now_ms)
 
     def _refused(self, subject: _Subject, now_ms: int) -> None:
+        subject.avoided = subject.silent_since_ms is not None
         if subject.silent_since_ms is None or subject.convicted:
             self._try_at_leisure(subject, now_ms)
             return
@@ -296,6 +301,7 @@ class Suspicions:
 
     def _failed(self, subject: _Subject, now_ms: int) -> None:
         subject.refusals = 0
+        subject.avoided = False
         if subject.suspected_since_ms is None:
             subject.convicted = False
             subject.held_back = False

@@ -80,9 +80,9 @@ class MetadataImage:
     """The live brokers (alive or shutting down)."""
     topics: Mapping[str, TopicImage] = MappingProxyType({})
     topic_names: Mapping[uuid.UUID, str] = MappingProxyType({})
-    refusing: frozenset[BrokerId] = frozenset()
-    """Brokers that have hung up on us and refuse our connections (`controller.suspicion`): whether
-    or not they are dead, clients are sent to none of them."""
+    avoided: frozenset[BrokerId] = frozenset()
+    """Brokers that have just hung up on us (`controller.suspicion`): whether or not they are dead,
+    clients are sent to none of them."""
     received: bool = False
     """Whether any controller has described the cluster to us yet."""
 
@@ -102,8 +102,8 @@ class MetadataImage:
         return None if broker is None else broker.endpoints.get(listener)
 
     def is_alive(self, broker_id: BrokerId) -> bool:
-        """Whether the controller counts the broker among the living, and it does not refuse us."""
-        return broker_id in self.brokers and broker_id not in self.refusing
+        """Whether the controller counts the broker among the living, and it is not avoided."""
+        return broker_id in self.brokers and broker_id not in self.avoided
 
     def partition_count(self) -> int:
         """Partitions in the whole cluster."""
@@ -130,7 +130,7 @@ class MetadataChanges:
 
 
 class MetadataCache:
-    """Holds the newest `MetadataImage`; only `apply` and `refuse` replace it."""
+    """Holds the newest `MetadataImage`; only `apply` and `avoid` replace it."""
 
     def __init__(self, cluster_id: str | None = None) -> None:
         self._image = MetadataImage(cluster_id=cluster_id)
@@ -140,9 +140,9 @@ class MetadataCache:
         """The newest picture; take it once and read all from it."""
         return self._image
 
-    def refuse(self, refusing: frozenset[BrokerId]) -> None:
+    def avoid(self, avoided: frozenset[BrokerId]) -> None:
         """Name these brokers to nobody as leaders or coordinators, and all others again."""
-        self._image = attrs.evolve(self._image, refusing=refusing)
+        self._image = attrs.evolve(self._image, avoided=avoided)
 
     def apply(self, request: UpdateMetadataRequest) -> MetadataChanges:
         """Replace the picture by what the controller says; the caller has checked its epoch.
@@ -195,7 +195,7 @@ class MetadataCache:
             brokers=MappingProxyType(brokers),
             topics=MappingProxyType(topics),
             topic_names=MappingProxyType(names),
-            refusing=old.refusing,
+            avoided=old.avoided,
             received=True,
         )
         return MetadataChanges(

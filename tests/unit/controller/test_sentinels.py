@@ -60,7 +60,7 @@ class World:
         self.cluster = Cluster()
         self.listeners = Listeners()
         self.told: list[dict[int, int]] = []
-        self.refusing: list[frozenset[int]] = []
+        self.avoided: list[frozenset[int]] = []
 
     async def begin(self, *ids: int) -> None:
         await self.cluster.setup()
@@ -75,7 +75,7 @@ class World:
             timeout_ms=200,
             clock=Clock(),
             suspects_changed=lambda suspects: self.told.append(dict(suspects)),
-            refusing_changed=self.refusing.append,
+            avoided_changed=self.avoided.append,
         )
         await self.nursery.start(self.sentinels.run)
         await trio.sleep(5)
@@ -105,7 +105,7 @@ async def test_a_killed_broker_is_suspected_within_the_timeout(autojump_clock, w
     await world.listeners.die("host2")
     await trio.sleep(0.199)
     assert world.told == []
-    assert world.refusing == [{2}], "clients are better not sent there"
+    assert world.avoided == [{2}], "clients are better not sent there"
     await trio.sleep(0.01)
     assert world.told == [{2: world.epochs[2]}]
     assert world.attempts("host2", began) == [began, began + 100, began + 200]

@@ -52,8 +52,8 @@ class Broker1:
         self.now_ms += ms
 
     @property
-    def refusing(self):
-        return self.suspicions.refusing(self.now_ms)
+    def avoided(self):
+        return self.suspicions.avoided(self.now_ms)
 
     def refuse(self, *ids: int):
         """These die, and every attempt is refused for as long as it takes; all effects."""
@@ -224,33 +224,48 @@ class TestTheEndOfASuspicion:
 class TestTheHintForClients:
     """Whom metadata had better not name, suspected or not."""
 
-    def test_the_first_refusal_is_one_and_a_connection_its_end(self):
+    def test_it_begins_with_the_end_of_a_connection_and_ends_with_the_next(self):
         me = Broker1(2, 3)
         me.hear(Lost(2))
-        assert me.refusing == frozenset()
+        assert me.avoided == {2}
         me.hear(Refused(2))
-        assert me.refusing == {2}
+        assert me.avoided == {2}
         me.hear(Connected(2))
-        assert me.refusing == frozenset()
+        assert me.avoided == frozenset()
 
     def test_no_answer_is_none(self):
         me = Broker1(2, 3)
         me.hear(Lost(2))
         me.hear(Failed(2))
-        assert me.refusing == frozenset()
+        assert me.avoided == frozenset()
+
+    def test_one_that_accepts_and_hangs_up_is_there(self):
+        """It may have too many connections for ours."""
+        me = Broker1(2, 3)
+        me.hear(Lost(2))
+        me.hear(Connected(2))
+        me.hear(Lost(2))
+        assert me.avoided == frozenset()
+
+    def test_one_that_never_took_a_connection_is_not_known(self):
+        me = Broker1(2, 3)
+        me.epochs[4] = 40
+        me.register()
+        me.hear(Refused(4))
+        assert me.avoided == frozenset()
 
     def test_those_held_back_are_meant_too(self):
         me = Broker1(2, 3)
         me.refuse(2, 3)
-        assert me.refusing == {2, 3}
+        assert me.avoided == {2, 3}
         me.hear(Failed(2))
-        assert me.refusing == {3}
+        assert me.avoided == {3}
 
     def test_it_lapses_when_the_session_should_have_ended(self):
         me = Broker1(2, 3)
         me.refuse(2)
         me.later(PATIENCE_MS)
-        assert me.refusing == frozenset()
+        assert me.avoided == frozenset()
         assert me.suspicions.suspects == {2: 20}
 
 

@@ -129,12 +129,12 @@ async def test_a_topic_without_name_is_a_bad_request_before_version_12(parts, ve
 
 async def test_a_leader_that_refuses_connections_is_not_named_while_it_does(parts):
     """It may have died a moment ago: clients ask again soon, and find its successor."""
-    parts.metadata.refuse(frozenset({1}))
+    parts.metadata.avoid(frozenset({1}))
     parts.metadata.apply(fakes.update_metadata(leader=1))
     response = await ask(parts, 12, "t")
     partition = response.topics[0].partitions[0]
     assert (partition.error_code, partition.leader_id) == (ErrorCode.LEADER_NOT_AVAILABLE, -1)
-    parts.metadata.refuse(frozenset())
+    parts.metadata.avoid(frozenset())
     response = await ask(parts, 12, "t")
     assert response.topics[0].partitions[0].leader_id == 1
 
