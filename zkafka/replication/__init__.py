@@ -20,4 +20,21 @@ sleep in `purgatory.py`.
 
 Roles are assigned by the controller (LeaderAndIsr, StopReplica) and by nobody else. Every role has
 a leader epoch, and whoever speaks with an older one is refused (KIP-101, KIP-279, KIP-320).
+
+What a lone batch with acks=all and two followers costs, for whoever wants it faster. Task steps are
+the dear part: some 8 us each before they do anything; then Python calls, some 0.3 us each.
+
+    leader     step 1         epoll_wait, recv into the connection's buffer, CRC over it, stamp in
+                              place, pwritev from there; wake both followers' fetches
+               steps 2, 3     for each: up to 64 KiB preadv and sendmsg with the header before it;
+                              above, the header with MSG_MORE, a probe per 64 KiB, sendfile
+               steps 4, 5     each follower's next fetch: epoll_wait, recv; the second one raises
+                              the high watermark; wake the produce
+               step 6         send the answer
+    follower   step 1         epoll_wait, recv into a buffer of this answer, CRC, pwritev from
+                              there, send the next fetch
+
+Copies of a byte: socket to memory and memory to page cache, once at each broker; page cache to
+memory once per follower where the slice is small, and not at all where it is large. Under load a
+follower's fetch brings what several produces appended, so that steps 2 to 5 are shared by them.
 """

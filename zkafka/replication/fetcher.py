@@ -134,7 +134,8 @@ class Fetcher:
         # Followed, but not fetched before their time: small, since failing is rare.
         self._paused: dict[TopicPartition, Following] = {}
         self._session = FetchSession()
-        self._names: dict[uuid.UUID, str] = {}
+        # By the number of the topic id: a UUID's own hash is computed in Python, each time.
+        self._names: dict[int, str] = {}
         self._in_flight: trio.CancelScope | None = None
         self._hurried = False
         """Whether the deadline of what is in flight was drawn near, for somebody who joins."""
@@ -175,7 +176,7 @@ class Fetcher:
     def _want(self, following: Following) -> None:
         replica = following.replica
         position = replica.fetch_position()
-        self._names[position.topic_id] = replica.topic_partition.topic
+        self._names[position.topic_id.int] = replica.topic_partition.topic
         self._session.want(replica.topic_partition, position)
 
     def _pause(self, following: Following, duration_ms: int) -> None:
@@ -338,7 +339,6 @@ class Fetcher:
         topics: dict[int, tuple[uuid.UUID, list[FetchPartition]]] = {}
         for tp, position in asked.listed.items():
             topic_id, leader_epoch, fetch_offset, last_fetched_epoch, log_start_offset = position
-            # By its number: a UUID's own hash is computed in Python, each time.
             topics.setdefault(topic_id.int, (topic_id, []))[1].append(
                 FetchPartition(
                     partition=tp.partition,
@@ -379,7 +379,7 @@ class Fetcher:
         lost: list[Following] = []
         since_yield = 0
         for topic in response.responses:
-            name = self._names.get(topic.topic_id)
+            name = self._names.get(topic.topic_id.int)
             if name is None:
                 continue  # Not what we asked for; the leader's mistake harms nobody.
             for data in topic.partitions:
@@ -400,7 +400,7 @@ class Fetcher:
         """The partition, if an answer to what was asked still means something."""
         following = self._followed.get(tp)
         told = self._session.told.get(tp)
-        if following is None or told is None or told.topic_id != topic_id:
+        if following is None or told is None or told.topic_id.int != topic_id.int:
             return None
         if self._is_current(following, told):
             return following
@@ -418,7 +418,7 @@ class Fetcher:
             and machine.role is Role.FOLLOWER
             and machine.leader_epoch == following.leader_epoch == told.leader_epoch
             and replica.log.log_end_offset == told.fetch_offset
-            and replica.topic_id == told.topic_id
+            and replica.topic_id.int == told.topic_id.int
         )
 
     def _take_partition(self, following: Following, data: PartitionData) -> int:

@@ -81,7 +81,7 @@ class FetchSession:
             self._wanted[tp] = position
             self._changed[tp] = None
             told = self._told.get(tp)
-            if told is not None and told.topic_id != position.topic_id:
+            if told is not None and told.topic_id.int != position.topic_id.int:
                 self._dropped[tp] = told.topic_id
 
     def drop(self, tp: TopicPartition) -> None:
