@@ -7,6 +7,7 @@ all that must survive, nothing that was not there before, and is compacted to th
 from itertools import pairwise
 from random import Random
 
+import attrs
 import pytest
 from cleaner_world import CONFIG, TP, World, batches_in, clean, records_in, start_cleaning
 from hypothesis import HealthCheck, settings
@@ -89,7 +90,11 @@ def opened(disk):
     """The log on a copy of this disk, on which everything is durable."""
     files = disk.after_power_cut(None)
     directory = LogDirectory.open("/data", files)
-    return files, directory, directory.load(lambda topic: CONFIG)[TP]
+    return files, directory, directory.load(lambda topic: LARGER)[TP]
+
+
+LARGER = attrs.evolve(CONFIG, segment_bytes=2000)
+"""So that several of the segments written before become one."""
 
 
 @pytest.mark.slow
@@ -97,10 +102,11 @@ def opened(disk):
 def test_a_cleaning_that_is_cut_short_leaves_the_old_or_the_new(seed):
     disk, now = filled(seed)
     files, _, whole = opened(disk)
-    before, opened_at = records_in(whole), files.changes
+    before, opened_at, segment_count = records_in(whole), files.changes, len(whole.segments)
     clean(whole, now)
     after, cleaned_to = records_in(whole), whole.cleaned_to
     assert set(after) < set(before)
+    assert len(whole.segments) < segment_count - 1
     chance = Random(seed)
     for _ in range(10):  # What was checkpointed is durable.
         assert records_in(opened(files.after_power_cut(chance))[2]) == after
