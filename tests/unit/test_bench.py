@@ -300,6 +300,15 @@ def test_the_table_stands_between_the_markers():
         report.with_table("nothing", "new")
 
 
+def test_the_published_table_is_the_published_json():
+    readme = report.README.read_text()
+
+    published = report.markdown(Results.load(report.PUBLISHED))
+
+    assert report.with_table(readme, published) == readme, "run: bench/report --readme"
+    assert chart.draw(Results.load(report.PUBLISHED)) == report.CHART.read_text()
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(1360.4, "1,360"), (45.66, "45.7"), (0.4249, "0.425"), (0, "0"), (None, "-")],
