@@ -23,6 +23,7 @@ from bench.results import percentile
 
 _WORDS = ("account", "amount", "currency", "customer", "delivered", "order", "price", "quantity")
 _SEND_SECONDS = 60.0
+_BATCH = 500
 _OUTAGE_SECONDS = 90.0
 _CALM_SECONDS = 1.0
 _STAMP = struct.Struct(">d")
@@ -34,7 +35,7 @@ def quiet(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "logger": logger, "error_cb": lambda _: None}
 
 
-def payloads(size: int, count: int = 500) -> list[bytes]:
+def payloads(size: int, count: int = _BATCH) -> list[bytes]:
     """Records as applications send them: words and numbers, which shrink to about a third."""
     random = Random(size)
     found = []
@@ -73,7 +74,7 @@ def produce(
     started = time.perf_counter()
     while sent < records and time.perf_counter() - started < seconds:
         partition = turn % partitions
-        batch = batches[partition]
+        batch = batches[partition][: int(min(_BATCH, records - sent))]
         queued = producer.produce_batch(topic, batch, partition=partition)
         sent += queued
         turn += 1
