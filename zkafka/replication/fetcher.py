@@ -133,6 +133,8 @@ class Fetcher:
         self._followed: dict[TopicPartition, Following] = {}
         # Followed, but not fetched before their time: small, since failing is rare.
         self._paused: dict[TopicPartition, Following] = {}
+        # What must be flushed before the next fetch.
+        self._unflushed: list[Following] = []
         self._session = FetchSession()
         # By the number of the topic id: a UUID's own hash is computed in Python, each time.
         self._names: dict[int, str] = {}
@@ -391,10 +393,27 @@ class Fetcher:
                     lost.append(following)
                     continue
                 since_yield += self._take_partition(following, data)
+                if self._replicas.must_flush(following.replica):
+                    self._unflushed.append(following)
                 if since_yield >= YIELD_BYTES:
                     since_yield = 0
                     await trio.lowlevel.checkpoint()
+        if self._unflushed:
+            await self._flush()
         return lost
+
+    async def _flush(self) -> None:
+        """Wait until what flush.messages asks for is flushed: the next fetch tells the leader that
+        we have what it sent."""
+        replicas = [following.replica for following in self._unflushed]
+        deadline_ms = self._clock.monotonic_ms() + self._config.replica_lag_time_max_ms // 2
+        await self._replicas.wait_flushed(replicas, deadline_ms)
+        unflushed, self._unflushed = self._unflushed, []
+        for following in unflushed:
+            replica = following.replica
+            current = self._followed.get(replica.topic_partition) is following
+            if current and self._replicas.must_flush(replica):
+                self._fail(following, ErrorCode.KAFKA_STORAGE_ERROR)
 
     def _current(self, tp: TopicPartition, topic_id: uuid.UUID) -> Following | None:
         """The partition, if an answer to what was asked still means something."""

@@ -21,8 +21,12 @@ their fetching stops, and `on_log_dir_failure` is told. When the last directory 
 and the broker stops. An append that failed and was cut back off the log (a full disk) is only an
 error of that append.
 
-Where we differ from Kafka: records are acknowledged before they are flushed even with
-flush.messages=1; the flush is begun at once, in a worker thread.
+Where flush.messages is met, the flush is begun at once, in a worker thread, and what met it is
+acknowledged when it is done, with acks=1 as with acks=-1; a follower fetches no further before, so
+that a high watermark never counts on a follower for what that has not flushed.
+
+Where we differ from Kafka: a leader's own records may be read by consumers, though they are not
+acknowledged, before they are flushed.
 
 Sources: KIP-101, KIP-112 (JBOD), KIP-227, KIP-320, KIP-392, KIP-497; Kafka's `ReplicaManager`.
 """
@@ -153,6 +157,8 @@ class AppendResult:
     replica: Replica = attrs.field(repr=False, eq=False)
     log_append_time_ms: int = -1
     """-1: the records keep their producers' times."""
+    flush_to: Offset = 0
+    """The log must have been flushed up to there before anybody is told; 0 where it need not."""
 
     @property
     def message_count(self) -> int:
@@ -547,6 +553,10 @@ class Replicas:
         except StorageError as error:
             self.storage_failed(error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        flush_to = 0
+        if log.log_end_offset - log.recovery_point >= log.config.flush_messages:
+            self.upkeep.flush_soon(replica)
+            flush_to = appended.last_offset + 1
         if appended.duplicate:
             if append_time_ms != NO_TIMESTAMP:
                 append_time_ms = log.producers.timestamp_at(batch.producer_id, appended.last_offset)
@@ -557,8 +567,6 @@ class Replicas:
                 self.carry_out(replica, effects)
             else:
                 self._purgatory.wake(replica.topic_partition)
-            if end - log.recovery_point >= log.config.flush_messages:
-                self.upkeep.flush_soon(replica)
         return AppendResult(
             replica.topic_partition,
             appended.base_offset,
@@ -568,17 +576,20 @@ class Replicas:
             appended.duplicate,
             replica,
             append_time_ms,
+            flush_to,
         )
 
-    def replication_verdict(self, result: AppendResult) -> ErrorCode | None:
-        """How the append stands with the replicas; None while they have not all got it.
+    def verdict(self, result: AppendResult, required_acks: int = ALL_IN_SYNC) -> ErrorCode | None:
+        """How the append stands; None while what its producer asked for is not done.
 
-        The cases of Kafka's DelayedProduce, for one partition:
+        With acks=1 that is our own flush, where flush.messages asks for one. With acks=-1 these
+        are the cases of Kafka's DelayedProduce, for one partition:
 
         A. we no longer lead, or not without a break since the append: NOT_LEADER_OR_FOLLOWER
            (KAFKA_STORAGE_ERROR where that is why)
         B. we lead,
-           B.1 and the high watermark is past the record, in at least min.insync.replicas: NONE
+           B.1 and the high watermark is past the record, in at least min.insync.replicas: NONE, as
+               soon as the flush, where there must be one, is done here, too
            B.2 and it is past, but fewer are in sync by now: NOT_ENOUGH_REPLICAS_AFTER_APPEND
            B.3 and it is not there yet: None, keep waiting
         """
@@ -587,6 +598,10 @@ class Replicas:
             if machine.role is Role.OFFLINE:
                 return ErrorCode.KAFKA_STORAGE_ERROR
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        if result.replica.log.recovery_point < result.flush_to:
+            return None
+        if required_acks != ALL_IN_SYNC:
+            return ErrorCode.NONE
         if machine.high_watermark <= result.last_offset:
             return None
         if len(machine.in_sync_set.maximal) < machine.effective_min_isr:
@@ -594,7 +609,10 @@ class Replicas:
         return ErrorCode.NONE
 
     async def wait_replicated(
-        self, results: Iterable[AppendResult], deadline_ms: int
+        self,
+        results: Iterable[AppendResult],
+        deadline_ms: int,
+        required_acks: int = ALL_IN_SYNC,
     ) -> list[ErrorCode]:
         """The verdicts, in order; REQUEST_TIMED_OUT for those pending at the deadline.
 
@@ -602,14 +620,14 @@ class Replicas:
         log in any case. A cancellation leaves nothing behind.
         """
         results = list(results)
-        verdicts = [self.replication_verdict(result) for result in results]
+        verdicts = [self.verdict(result, required_acks) for result in results]
         if None in verdicts:
             pending = [n for n, verdict in enumerate(verdicts) if verdict is None]
 
             def all_decided() -> bool:
                 for n in pending:
                     if verdicts[n] is None:
-                        verdicts[n] = self.replication_verdict(results[n])
+                        verdicts[n] = self.verdict(results[n], required_acks)
                 return None not in verdicts
 
             keys = [results[n].replica for n in pending]
@@ -960,13 +978,35 @@ class Replicas:
                 elif log.log_end_offset < machine.log_end_offset:
                     self.step(replica, LogTruncated(log.log_end_offset, log.log_end_offset))
             self._totals.replication_bytes_in += size
-            if log.log_end_offset - log.recovery_point >= log.config.flush_messages:
+            if self.must_flush(replica):
                 self.upkeep.flush_soon(replica)
         self.step(replica, LeaderReported(high_watermark))
         if log_start_offset > log.log_start_offset:
             log.advance_log_start_offset(min(log_start_offset, log.log_end_offset))
             self.log_start_moved(replica)
         return size
+
+    def must_flush(self, replica: Replica) -> bool:
+        """Whether flush.messages is met by what is not flushed yet."""
+        log = replica.log
+        return log.log_end_offset - log.recovery_point >= log.config.flush_messages
+
+    def flushed(self, replica: Replica) -> None:
+        """A flush of its log has ended: wake who waited for it."""
+        self._purgatory.wake(replica)
+
+    async def wait_flushed(self, followers: Sequence[Replica], deadline_ms: int) -> None:
+        """Until these followers owe no flush, or follow no more, or it is `deadline_ms`."""
+        await self._purgatory.wait_until(
+            followers,
+            lambda: (
+                not any(
+                    replica.machine.role is Role.FOLLOWER and self.must_flush(replica)
+                    for replica in followers
+                )
+            ),
+            deadline_ms,
+        )
 
     def cut(self, replica: Replica, place: TruncateTo | RestartAt) -> None:
         """Cut the follower's log as `truncation.py` decided. Errors: `StorageError`."""

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_LOOK_MS = 1_000
-"""How often logs are looked through for sealed segments and flush.ms: it costs a few comparisons
-per log. Kafka's log.flush.scheduler.interval.ms is off by default, and flushes at each roll."""
+"""How often logs are looked through for sealed segments and flush.ms, or oftener where that is
+shorter: it costs a few comparisons per log. Kafka's log.flush.scheduler.interval.ms is off by
+default, and flushes at each roll."""
 FIRST_RETENTION_MS = 30_000
 PURGE_LOOK_MS = 10_000
 PRODUCER_LOOK_MS = 600_000
@@ -149,15 +150,20 @@ class Upkeep:
         self._flush_asked.set()
 
     async def _flush_in_time(self) -> None:
-        look_ms = self._clock.monotonic_ms() + FLUSH_LOOK_MS
+        look_ms = self._clock.monotonic_ms() + self._look_interval_ms()
         while True:
             with trio.move_on_at(look_ms / 1000):
                 await self._flush_asked.wait()
             # Also where somebody asks all the time: the others' logs are due all the same.
             if self._clock.monotonic_ms() >= look_ms:
                 await self._look_for_flushes()
-                look_ms = self._clock.monotonic_ms() + FLUSH_LOOK_MS
+                look_ms = self._clock.monotonic_ms() + self._look_interval_ms()
             await self.flush_asked()
+
+    def _look_interval_ms(self) -> int:
+        """A quarter of the shortest flush.ms here, so that it is late by so much at most."""
+        shortest = min((r.log.config.flush_ms for r in self._replicas.hosted.values()), default=0)
+        return min(FLUSH_LOOK_MS, max(1, shortest // 4)) if shortest else FLUSH_LOOK_MS
 
     async def _look_for_flushes(self) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -171,13 +177,18 @@ class Upkeep:
         """Flush what was asked for, the directories at the same time, each log by log."""
         asked, self._to_flush = self._to_flush, {}
         self._flush_asked = trio.Event()
-        by_directory: dict[LogDirectory, list[PartitionLog]] = {}
+        by_directory: dict[LogDirectory, list[Replica]] = {}
         for replica in asked:
             if not replica.is_offline and not replica.log.closed:
-                by_directory.setdefault(replica.directory, []).append(replica.log)
+                by_directory.setdefault(replica.directory, []).append(replica)
         async with trio.open_nursery() as nursery:
-            for directory, logs in by_directory.items():
-                nursery.start_soon(self._on_disk, directory, partial(_flush_all, logs))
+            for directory, replicas in by_directory.items():
+                nursery.start_soon(self._flush, directory, replicas)
+
+    async def _flush(self, directory: LogDirectory, replicas: Sequence[Replica]) -> None:
+        await self._on_disk(directory, partial(_flush_all, [replica.log for replica in replicas]))
+        for replica in replicas:
+            self._replicas.flushed(replica)
 
     # In the loop.
 

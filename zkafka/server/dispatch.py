@@ -93,8 +93,8 @@ class Dispatcher:
         counters = parts.requests.of("Produce")
         counters.came(request.header.api_version, request.size)
         parts.traffic.produced(tp.topic, messages=result.message_count, size=len(records))
-        if target.acks == produce.ALL_IN_SYNC:
-            verdict = parts.replicas.replication_verdict(result)
+        if target.acks == produce.ALL_IN_SYNC or result.flush_to:
+            verdict = parts.replicas.verdict(result, target.acks)
             if verdict is not ErrorCode.NONE:
                 context = self._context(request, connection)
                 pending = produce.appended(target, result, context)

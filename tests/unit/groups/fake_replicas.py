@@ -129,7 +129,7 @@ class FakeReplicas:
             replica=None,
         )
 
-    def replication_verdict(self, result):
+    def verdict(self, result):
         tp = result.topic_partition
         if self.leading.get(tp) != result.leader_epoch:
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
@@ -141,8 +141,8 @@ class FakeReplicas:
         results = list(results)
         await self.purgatory.wait_until(
             [r.topic_partition for r in results],
-            lambda: all(self.replication_verdict(r) is not None for r in results),
+            lambda: all(self.verdict(r) is not None for r in results),
             deadline_ms,
         )
-        verdicts = [self.replication_verdict(r) for r in results]
+        verdicts = [self.verdict(r) for r in results]
         return [ErrorCode.REQUEST_TIMED_OUT if v is None else v for v in verdicts]

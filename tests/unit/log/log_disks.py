@@ -319,6 +319,7 @@ class ForgetfulFiles(Files):
 
     def make_directories(self, path):
         if self._node(path) is None:
+            self.make_directories(posixpath.dirname(path))
             self.make_directory(path)
 
     def remove_tree(self, path):

@@ -134,6 +134,7 @@ class Broker:
         } | {key.replace("_", "."): str(value) for key, value in settings.items()}
         self.config = BrokerConfig.parse(properties)
         self.topic_configs: dict[str, LogConfig] = {}
+        self.files = world.make_files()
         self.metadata = MetadataCache("cluster")
         self.start()
 
@@ -141,7 +142,7 @@ class Broker:
         self.clock = clock()
         self.purgatory = Purgatory()
         self.offload = InPlace()
-        self.log_dirs = [LogDirectory.open(path, Files()) for path in self.dirs]
+        self.log_dirs = [LogDirectory.open(path, self.files) for path in self.dirs]
         logs = {}
         for directory in self.log_dirs:
             logs |= directory.load(self.config_for)
@@ -298,8 +299,9 @@ class ControllerLink:
 class World:
     """Brokers 1..n, and the cluster's state as their controller has it."""
 
-    def __init__(self, path, count=2, *, dir_names=("a",), **settings):
+    def __init__(self, path, count=2, *, dir_names=("a",), make_files=Files, **settings):
         self.dir_names = dir_names
+        self.make_files = make_files
         self.cuts = set()
         self.conversations = {}
         self.on_answer = None

@@ -273,7 +273,7 @@ async def test_a_topic_created_anew_acknowledges_nothing_of_the_old_one(world):
     await world.assign(1, replicas=[1])
     world[1].produce("new")
     assert world[1].machine().high_watermark == 1
-    assert world[1].replicas.replication_verdict(old) is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert world[1].replicas.verdict(old) is ErrorCode.NOT_LEADER_OR_FOLLOWER
 
 
 # Restart
@@ -443,7 +443,7 @@ async def test_coordinators_write_batches_of_their_own(world):
     batch = build_batch([Record(b"key", b"value", 5)])
     result = world[1].replicas.append_as_coordinator(TP, batch)
     assert (result.base_offset, result.last_offset) == (0, 0)
-    assert world[1].replicas.replication_verdict(result) is NONE
+    assert world[1].replicas.verdict(result) is NONE
     assert world[1].replicas.leader_log(TP) is world[1].log()
     assert world[1].replicas.high_watermark(TP) == 1
     with pytest.raises(ApiError):

@@ -33,7 +33,7 @@ async def test_a_produce_is_acknowledged_when_the_whole_isr_has_it(world, autoju
         assert leader.everything() == ["m1", "m2"]
         assert leader.machine().high_watermark == 0
         assert leader.fetch(0) == (NONE, []), "consumers do not see it yet"
-        assert leader.replicas.replication_verdict(result) is None
+        assert leader.replicas.verdict(result) is None
 
         # 6, 7: the producer sleeps; the followers' fetches move the high watermark, and wake it.
         assert await leader.replicas.wait_replicated([result], soon()) == [NONE]
@@ -55,7 +55,7 @@ async def test_nobody_waits_who_does_not_ask_for_it(world, autojump_clock):
         world.cut(1, 3)
         result = world[1].produce("m1", acks=1)
         assert result.base_offset == 0
-        assert world[1].replicas.replication_verdict(result) is None
+        assert world[1].replicas.verdict(result) is None
 
 
 async def test_pipelined_produces_are_acknowledged_together(world, autojump_clock):
@@ -114,7 +114,7 @@ async def test_too_few_in_sync_refuses_before_and_holds_after_the_append(world, 
         world.heal()
         await trio.sleep(5)
         assert world[1].machine().high_watermark == 2
-        assert world[1].replicas.replication_verdict(held) is NONE
+        assert world[1].replicas.verdict(held) is NONE
 
 
 async def test_an_isr_that_shrinks_too_far_in_the_same_moment_is_told(world, autojump_clock):
@@ -127,9 +127,7 @@ async def test_an_isr_that_shrinks_too_far_in_the_same_moment_is_told(world, aut
         world.cut(1, 3)
         world[1].produce("m2", acks=1)
         await trio.sleep(50)
-        assert world[1].replicas.replication_verdict(result) is (
-            ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
-        )
+        assert world[1].replicas.verdict(result) is (ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
 
 
 async def test_a_leadership_lost_while_waiting_is_told_at_once(world, autojump_clock):
@@ -167,7 +165,7 @@ async def test_a_leadership_lost_and_regained_acknowledges_nothing_of_before(wor
         await trio.sleep(5)
         assert world[1].everything() == ["kept"]
         assert world[1].machine().high_watermark > result.last_offset
-        assert world[1].replicas.replication_verdict(result) is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert world[1].replicas.verdict(result) is ErrorCode.NOT_LEADER_OR_FOLLOWER
 
 
 async def test_a_retained_leadership_acknowledges_what_was_appended_before(world, autojump_clock):
@@ -212,9 +210,9 @@ async def test_an_old_leader_that_was_not_told_acknowledges_nothing(world, autoj
         assert await world[2].replicas.wait_replicated([other], soon()) == [
             ErrorCode.REQUEST_TIMED_OUT
         ], "1 is still in the ISR, and does not fetch"
-        assert world[1].replicas.replication_verdict(result) is None
+        assert world[1].replicas.verdict(result) is None
         await world.tell(1)
-        assert world[1].replicas.replication_verdict(result) is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert world[1].replicas.verdict(result) is ErrorCode.NOT_LEADER_OR_FOLLOWER
         await trio.sleep(5)
         assert world[1].everything() == ["kept"]
 

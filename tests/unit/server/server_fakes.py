@@ -125,10 +125,12 @@ class FakeReplicas:
         self.put(tp, len(records))
         return AppendResult(tp, len(log) - 1, len(log) - 1, 3, 0, False, None)
 
-    def replication_verdict(self, result):
+    def verdict(self, result, required_acks=-1):
+        if required_acks != -1:
+            return ErrorCode.NONE
         return ErrorCode.NONE if self.replicated else None
 
-    async def wait_replicated(self, results, deadline_ms):
+    async def wait_replicated(self, results, deadline_ms, required_acks=-1):
         results = list(results)
         done = await self.purgatory.wait_until(["replicated"], lambda: self.replicated, deadline_ms)
         code = ErrorCode.NONE if done else ErrorCode.REQUEST_TIMED_OUT

@@ -7,8 +7,8 @@ in a worker thread (`replication/opening.py`), is appended by `open`, which come
 before anything else of the connection is begun.
 
 acks=0 has no answer at all: if any partition failed, the connection is closed, so that the
-producer notices and asks for new metadata. acks=1 answers after the append. Any other value than
-these and -1 is INVALID_REQUIRED_ACKS.
+producer notices and asks for new metadata. acks=1 answers after the append, or after the flush that
+flush.messages asks for. Any other value than these and -1 is INVALID_REQUIRED_ACKS.
 
 One batch of message format 2 per partition; anything else is INVALID_RECORD (`replicas.append`).
 The internal topics may be written by nobody but a client that calls itself `__admin_client`.
@@ -105,23 +105,28 @@ class PendingProduce:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `finish` has replicas to wait for."""
-        if self.acks != ALL_IN_SYNC:
+        """Whether `finish` has replicas, or a flush, to wait for."""
+        if self.acks == 0:
             return False
-        verdict = self.context.parts.replicas.replication_verdict
-        return any(o.result is not None and verdict(o.result) is None for o in self.outcomes)
+        verdict = self.context.parts.replicas.verdict
+        return any(
+            o.result is not None and verdict(o.result, self.acks) is None for o in self.outcomes
+        )
 
     async def finish(self) -> ProduceResponse:
         """The answer, when the replicas have what was appended or time is up.
 
-        Waits: for the replicas. What was appended stays, whatever becomes of the waiting.
+        Waits: for the replicas, and for a flush where flush.messages asks for one. What was
+        appended stays, whatever becomes of the waiting.
         """
         assert self.acks != 0, "nothing answers acks=0"
         outcomes = self.outcomes
-        if self.acks == ALL_IN_SYNC:
+        if self.acks == ALL_IN_SYNC or self.is_waiting:
             appended = [outcome.result for outcome in outcomes if outcome.result is not None]
             codes = iter(
-                await self.context.parts.replicas.wait_replicated(appended, self.deadline_ms)
+                await self.context.parts.replicas.wait_replicated(
+                    appended, self.deadline_ms, self.acks
+                )
             )
             outcomes = [
                 outcome if outcome.result is None else outcome._replace(code=next(codes))
