@@ -7,7 +7,8 @@ it, and at the first batch that is not sound the log ends. What follows is nobod
 acknowledged by `acks=all`, it is on other replicas.
 
 Source: formats 4.6; Kafka's LogLoader. Where we differ: in a log that was never compacted, a
-segment that does not begin where the one before it ends is cut off too. A power cut can lose the
+segment, or above the recovery point a batch, that does not begin where the one before it ends is
+cut off too. A power cut can lose the
 end of one file and keep the next, and a replica with such a hole would never notice that it differs
 from the others.
 """
@@ -150,7 +151,7 @@ def load(
             epochs,
             snapshots,
             config,
-            min(recovery_point, segments[-1].base_offset),
+            recovery_point,
             # Though it may be a topic that is compacted no more.
             has_holes="compact" in config.cleanup_policy or cleaned_to is not None,
         )
@@ -346,6 +347,8 @@ def _recover(
         valid = 0
         segment.begin_rebuild()
         for position, size, batch in segment.scan_verified():
+            if batch.base_offset > end_offset >= recovery_point and not has_holes:
+                break  # Its offset lies outside its checksum.
             extent = Extent(size, batch.last_offset, batch.max_timestamp)
             segment.rebuild_with(position, extent, config.index_interval_bytes)
             if batch.leader_epoch > epochs.latest:

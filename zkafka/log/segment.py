@@ -550,7 +550,7 @@ class Segment:
         """The headers of the batches from `position`, where one starts, up to `end`.
 
         Stops before the first thing that cannot be a whole batch below `end`, with offsets above
-        those before it. CRCs are not looked at.
+        those before it and within what a segment may hold. CRCs are not looked at.
         """
         chunk = memoryview(b"")
         chunk_start = position
@@ -565,7 +565,11 @@ class Segment:
             if magic != MAGIC or size < HEADER_SIZE or size > end - position:
                 return
             batch = Batch(chunk[at : at + size])
-            if base_offset < lowest or batch.last_offset_delta < 0:
+            if (
+                base_offset < lowest
+                or batch.last_offset_delta < 0
+                or batch.last_offset - self.base_offset > _OFFSET_DELTA_MAX
+            ):
                 return
             yield Found(position, size, batch)
             lowest = batch.last_offset + 1

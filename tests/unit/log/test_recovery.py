@@ -115,6 +115,23 @@ def test_zeros_at_the_end_are_cut_off(log):
     assert segment(log, 9).stat().st_size == 100
 
 
+@pytest.mark.parametrize("ahead", [1, 5, 2**31 - 10, 2**40])
+def test_offsets_that_jump_ahead_end_the_log(log, ahead):
+    """A base offset is outside the checksum: a flipped bit must not renumber records."""
+    with segment(log, 9).open("ab") as active:
+        active.write(sized(100, base_offset=10 + ahead, leader_epoch=9).view)
+    again = load_log(log, recovery_point=10, **SMALL)
+    assert again.log_end_offset == 10
+    assert segment(again, 9).stat().st_size == 100
+
+
+def test_offsets_that_jump_ahead_below_the_recovery_point_are_kept(log):
+    """What was flushed is not thrown away for a gap: it may be a compacted leader's."""
+    with segment(log, 9).open("ab") as active:
+        active.write(sized(100, base_offset=12, leader_epoch=9).view)
+    assert load_log(log, recovery_point=13, **SMALL).log_end_offset == 13
+
+
 def test_offsets_that_go_back_end_the_log(log):
     with segment(log, 9).open("ab") as active:
         active.write(sized(100, base_offset=9).view)
