@@ -321,7 +321,12 @@ class PartitionLog:
         if segment.created_ms is None and not segment.size:
             segment.created_ms = now_ms
         stamp(batch.view, base_offset, leader_epoch)
-        segment.append([batch.view], (Extent(size, last_offset, max_timestamp),), self.config)
+        try:
+            segment.append([batch.view], (Extent(size, last_offset, max_timestamp),), self.config)
+        except StorageError:
+            # As it was sent: whoever looks at it once more must not find offsets of ours.
+            stamp(batch.view, batch.base_offset, batch.leader_epoch)
+            raise
         self._size += size
         self._end = last_offset + 1
         if leader_epoch > self.epochs.latest:

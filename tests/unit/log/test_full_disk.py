@@ -57,8 +57,11 @@ def test_a_batch_that_does_not_fit_is_cut_off_and_the_next_one_taken(tmp_path, f
     log = new_log(tmp_path, files, **SMALL)
     fill(log, 2)
     files.arm(write=faults)
+    batch = sized(100)
+    sent = bytes(batch.view)
     with pytest.raises(DiskFull):
-        append(log, sized(100))
+        append(log, batch)
+    assert batch.view == sent
     assert everything(log) == [(0, 0), (1, 0)]
     append(log, sized(100), epoch=3)
     assert everything(load_log(log, **SMALL)) == [(0, 0), (1, 0), (2, 3)]
