@@ -10,7 +10,7 @@ Laws:
   the connection is read no further.
 - One task at a time sends: the reader, while no Produce waits; else the writer.
 
-Between requests the reader sleeps, and what comes is answered without waking it, in whatever task
+After a Produce the reader sleeps, and what comes is answered without waking it, in whatever task
 notices (`poller.py`): requests that came together are begun one after the other and their answers
 leave together. The reader wakes for what has to wait for something; the writer starts with the
 first Produce that must.
@@ -129,6 +129,9 @@ class Conversation:
         """What was done since others last had their turn, in requests."""
         self._received = 0
         """Bytes that came last."""
+        self._producing = False
+        """Whether the last request was a Produce: then the next may well be answered on the spot;
+        any other needs this task, which had better wake at once."""
         self._answers: Parts = []
         """Those complete and not sent, while no Produce waits."""
         self._held: tuple[Request, Pending | None] | None = None
@@ -244,7 +247,8 @@ class Conversation:
                 break
             self._traffic.requests += 1
             self._turn += 1
-            if request.header.api_key != _PRODUCE:
+            self._producing = request.header.api_key == _PRODUCE
+            if not self._producing:
                 self._held = request, None
                 return False
             try:
@@ -329,9 +333,12 @@ class Conversation:
         if not connection.buffered and self._received < LITTLE:
             connection.rest()
             self._turn = 0
-            await transport.wait_served(self._serve)
-            if self._busy:
-                return True
+            if self._producing:
+                await transport.wait_served(self._serve)
+                if self._busy:
+                    return True
+            else:
+                await transport.wait_readable()
         while True:
             room = connection.get_buffer()
             if room is None:
