@@ -1,7 +1,7 @@
 """Many quiet sockets, watched at once: whoever has something to say is served on the spot.
 
 A task that waits for its own socket costs a registration, a wake-up and a turn of trio's loop: some
-850 instructions of the interpreter and 12 us, a third of all that a small Produce takes. So the
+850 instructions of the interpreter and 12 us, a quarter of all that a small Produce takes. So the
 connections of a listener do not wait one by one. Their sockets stay in one epoll of ours, trio
 watches that, and when it stirs `run` asks it who is there and calls each in turn: a connection
 receives, answers and sleeps on, and its task has not run. What must wait for something else
