@@ -519,7 +519,7 @@ def kill(directory: Path, broker_id: int) -> None:
         fail(f"broker {broker_id} is not running")
     broker.process.signal(signal.SIGKILL)
     broker.process.wait(5.0)
-    say(f"broker {broker_id} is dead; its partitions move when its session runs out")
+    say(f"broker {broker_id} is dead; its partitions move as soon as the others notice")
 
 
 @main.command()

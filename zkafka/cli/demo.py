@@ -109,7 +109,7 @@ def run(cluster: "LocalCluster", seconds: float, json_output: bool) -> None:
         sent = _write(producer, topic, account, sent, seconds / 2)
         # Back too early it would go on leading, and nothing would have been shown.
         patience = time.monotonic() + FAILOVER_S
-        while _leader(admin, topic) == leader and time.monotonic() < patience:
+        while (successor := _leader(admin, topic)) == leader and time.monotonic() < patience:
             sent = _write(producer, topic, account, sent, 0.2)
         progress(f"starting broker {leader} again")
         cluster.start_broker(leader, detached=True)
@@ -136,7 +136,7 @@ def run(cluster: "LocalCluster", seconds: float, json_output: bool) -> None:
         "out_of_order": sum(a > b for a, b in itertools.pairwise(final)),
         "longest_pause_s": round(account.pause_s, 2),
         "leader_before": leader,
-        "leader_after": _leader(admin, topic),
+        "leader_after": successor,
         "errors": sorted(account.failed),
     }
     if json_output:
