@@ -129,9 +129,9 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def collides(name: str, other: str) -> bool:
-    """Whether two names differ only in `.` and `_`, which metric names do not tell apart."""
-    return name.replace(".", "_") == other.replace(".", "_")
+def metric_name(topic: str) -> str:
+    """The topic as metrics name it, `.` and `_` alike: no two topics may share that name."""
+    return topic.replace(".", "_")
 
 
 class Topics:
@@ -213,7 +213,7 @@ class Topics:
         except CoordinationError as error:
             return {topic.name: _refused(topic.name, error) for topic in topics}
         taken = names | marked
-        collisions = {name.replace(".", "_"): name for name in taken}
+        collisions = {metric_name(name): name for name in taken}
         for topic in topics:
             try:
                 wish = self._judge(topic, names, marked, collisions)
@@ -222,7 +222,7 @@ class Topics:
                 continue
             wishes.append(wish)
             names.add(wish.name)
-            collisions.setdefault(wish.name.replace(".", "_"), wish.name)
+            collisions.setdefault(metric_name(wish.name), wish.name)
         if validate_only:
             for wish in wishes:
                 results[wish.name] = TopicResult(
@@ -273,7 +273,7 @@ class Topics:
             raise ApiError(
                 ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' is marked for deletion."
             )
-        other = collisions.get(name.replace(".", "_"))
+        other = collisions.get(metric_name(name))
         if other is not None:
             raise ApiError(
                 ErrorCode.INVALID_TOPIC_EXCEPTION,
