@@ -27,6 +27,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
 
 from zkafka.testing.processes import ChildProcess, free_ports
 from zkafka.testing.zookeeper import ZooKeeper
@@ -157,10 +158,10 @@ def znode(connect: str, path: str) -> bytes | None:
     client = KazooClient(connect)
     client.start(PATIENCE_S)
     try:
-        if client.exists(path) is None:
-            return None
         data: bytes = client.get(path)[0]
         return data
+    except NoNodeError:
+        return None
     finally:
         client.stop()
         client.close()
