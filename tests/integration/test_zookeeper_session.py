@@ -3,6 +3,7 @@
 Each test stands its own proxy before ZooKeeper, and breaks that.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -79,6 +80,35 @@ async def test_no_zookeeper_is_an_error_that_names_the_hosts():
     session = Session("127.0.0.1:1", TIMEOUT_MS, Clock(), connection_timeout_ms=300)
     with pytest.raises(CoordinationError, match=r"127\.0\.0\.1:1 within 300 ms"):
         await session.run()
+
+
+async def test_a_connection_that_nobody_answers_is_given_up_for_another(zookeeper):
+    """What a ZooKeeper 3.8 that is just starting does to those who come too early."""
+    came = []
+
+    async def serve(stream):
+        came.append(stream)
+        if len(came) == 1:
+            await trio.sleep_forever()
+        behind = await trio.open_tcp_stream(*zookeeper.addresses[0])
+        async with behind, trio.open_nursery() as nursery:
+            nursery.start_soon(copy, behind, stream)
+            await copy(stream, behind)
+            nursery.cancel_scope.cancel()
+
+    async def copy(source, sink):
+        async for chunk in source:
+            await sink.send_all(chunk)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            functools.partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
+        )
+        port = listeners[0].socket.getsockname()[1]
+        async with open_session(f"127.0.0.1:{port}", TIMEOUT_MS, Clock()) as session:
+            assert session.state is SessionState.CONNECTED
+            assert len(came) == 2
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_granted_timeout_is_learnt(zookeeper):

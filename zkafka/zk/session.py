@@ -199,7 +199,7 @@ class Session:
                 subscriber.close()
 
     def _make_client(self, identity: tuple[int, bytes] | None = None) -> KazooClient:
-        return KazooClient(
+        client = KazooClient(
             hosts=self.hosts,
             timeout=self._timeout_ms / 1000,
             client_id=identity,
@@ -207,6 +207,8 @@ class Session:
                 max_tries=-1, delay=0.05, max_jitter=0.4, max_delay=_RECONNECT_DELAY_MAX_S
             ),
         )
+        self._wait_less_to_connect(client)
+        return client
 
     def _learn_negotiated_timeout(self, client: KazooClient) -> None:
         """Have the session timeout that the server granted written down.
@@ -223,6 +225,22 @@ class Session:
             return read_timeout_ms, connect_timeout_ms
 
         connection._connect = listening
+
+    def _wait_less_to_connect(self, client: KazooClient) -> None:
+        """Have a connection that nobody answers given up after a third of the session timeout.
+
+        A ZooKeeper 3.8 that is just starting may take a connection and never answer nor close it
+        (a NullPointerException while it closes one). kazoo waits for the whole session timeout,
+        divided by the number of hosts: with one host, until the session is over. Its connection
+        calls `_invoke` for what opens a connection, and nothing else.
+        """
+        connection = client._connection
+        invoke = connection._invoke
+
+        def impatient(timeout_s: float, *args: Any) -> Any:
+            return invoke(min(timeout_s, self._timeout_ms / 1000 / 3), *args)
+
+        connection._invoke = impatient
 
     async def _open(self, client: KazooClient) -> None:
         await trio.to_thread.run_sync(client.start_async)
