@@ -27,7 +27,7 @@ Source: KIP-482 (flexible versions), KIP-511 (the header of ApiVersions).
 import functools
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import attrs
@@ -72,6 +72,22 @@ class RequestHeader(NamedTuple):
     api_version: int
     correlation_id: int
     client_id: str | None
+
+
+@attrs.frozen(eq=False)
+class Prepared:
+    """A response encoded once, in one version, that many requests are answered with."""
+
+    message_class: type[Any]
+    version: int
+    body: bytes
+    codes: Mapping[int, int]
+    """How often it carries each error code, for who counts them."""
+
+    @classmethod
+    def of(cls, message: Any, version: int, codes: Mapping[int, int]) -> "Prepared":
+        """Errors: LocalProtocolError."""
+        return cls(type(message), version, encode(message, version), codes)
 
 
 # --- What callers use ---------------------------------------------------------------------------
@@ -165,7 +181,8 @@ def encode_request(message: Any, version: int, correlation_id: int, client_id: s
 
 def encode_response(message: Any, version: int, correlation_id: int) -> Parts:
     """A whole response, its size first; the size counts what `Sendable` parts announce."""
-    schema = schema_of(type(message))
+    prepared = isinstance(message, Prepared)
+    schema = schema_of(message.message_class if prepared else type(message))
     tags = version >= schema.flexible and schema.api_key != ApiKey.API_VERSIONS
     return _frame(message, version, _pack_response_header(0, correlation_id), tags=tags)
 
@@ -224,6 +241,10 @@ def _decode(
 def _write(message: Any, version: int, out: Parts) -> list[int]:
     """Append the message's pieces to `out`; the answer says which of them stand alone."""
     alone: list[int] = []
+    if isinstance(message, Prepared):
+        assert message.version == version, message.message_class
+        out.append(message.body)
+        return alone
     try:
         _writer(type(message), version)(message, out, alone)  # type: ignore[arg-type]
     except (struct.error, TypeError, AttributeError, UnicodeEncodeError) as error:

@@ -14,7 +14,7 @@ Source: UpdateMetadata (API key 6), KIP-516 for topic ids; `ZkMetadataCache` of 
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import attrs
@@ -30,6 +30,7 @@ from zkafka.model import (
     PartitionEpoch,
     TopicPartition,
 )
+from zkafka.protocol.codec import Prepared
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.messages.update_metadata import (
     UpdateMetadataBroker,
@@ -134,6 +135,16 @@ class MetadataCache:
 
     def __init__(self, cluster_id: str | None = None) -> None:
         self._image = MetadataImage(cluster_id=cluster_id)
+        self._answers: dict[Hashable, Prepared] = {}
+
+    def _replace(self, image: MetadataImage) -> None:
+        self._image = image
+        self._answers = {}
+
+    def answers(self, image: MetadataImage) -> dict[Hashable, Prepared]:
+        """Long answers made from `image`, to be given again while it is the newest; kept for
+        nobody once it is not."""
+        return self._answers if image is self._image else {}
 
     @property
     def image(self) -> MetadataImage:
@@ -142,7 +153,7 @@ class MetadataCache:
 
     def avoid(self, avoided: frozenset[BrokerId]) -> None:
         """Name these brokers to nobody as leaders or coordinators, and all others again."""
-        self._image = attrs.evolve(self._image, avoided=avoided)
+        self._replace(attrs.evolve(self._image, avoided=avoided))
 
     def apply(self, request: UpdateMetadataRequest) -> MetadataChanges:
         """Replace the picture by what the controller says; the caller has checked its epoch.
@@ -188,15 +199,17 @@ class MetadataCache:
                 del topics[name]
                 names.pop(known.topic_id, None)
 
-        self._image = MetadataImage(
-            cluster_id=old.cluster_id,
-            controller_id=request.controller_id,
-            controller_epoch=request.controller_epoch,
-            brokers=MappingProxyType(brokers),
-            topics=MappingProxyType(topics),
-            topic_names=MappingProxyType(names),
-            avoided=old.avoided,
-            received=True,
+        self._replace(
+            MetadataImage(
+                cluster_id=old.cluster_id,
+                controller_id=request.controller_id,
+                controller_epoch=request.controller_epoch,
+                brokers=MappingProxyType(brokers),
+                topics=MappingProxyType(topics),
+                topic_names=MappingProxyType(names),
+                avoided=old.avoided,
+                received=True,
+            )
         )
         return MetadataChanges(
             deleted_topics=frozenset(old.topics.keys() - topics.keys()) | replaced,

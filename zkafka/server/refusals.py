@@ -8,10 +8,11 @@ request, level by level, and what names an item is copied (its name, id or numbe
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zkafka.errors import ErrorCode
+from zkafka.protocol.codec import Prepared
 from zkafka.protocol.fields import WireField, WireType, schema_of
 
 _CODE = "error_code"
@@ -36,8 +37,10 @@ def error_response(
     )
 
 
-def codes(response: Any) -> list[int]:
-    """Every error code that a response carries, 0 included."""
+def codes(response: Any) -> list[int] | Mapping[int, int]:
+    """Every error code that a response carries, 0 included; or how often it carries each."""
+    if isinstance(response, Prepared):
+        return response.codes
     found: list[int] = []
     _gather(response, found)
     return found

@@ -8,11 +8,16 @@ import server_fakes as fakes
 import trio
 
 from zkafka.errors import ErrorCode
-from zkafka.model import OFFSETS_TOPIC, TopicPartition
+from zkafka.model import NO_LEADER, OFFSETS_TOPIC, TopicPartition
+from zkafka.protocol.codec import decode_response, encode_response
 from zkafka.protocol.messages.api_versions import ApiVersionsRequest
 from zkafka.protocol.messages.describe_cluster import DescribeClusterRequest
 from zkafka.protocol.messages.leader_and_isr import LeaderAndIsrRequest, LeaderAndIsrResponse
-from zkafka.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from zkafka.protocol.messages.metadata import (
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+)
 from zkafka.protocol.messages.stop_replica import StopReplicaRequest, StopReplicaResponse
 from zkafka.protocol.messages.update_metadata import UpdateMetadataRequest
 from zkafka.replication.purgatory import METADATA
@@ -25,6 +30,7 @@ from zkafka.server.handlers import (
     stop_replica,
     update_metadata,
 )
+from zkafka.server.refusals import codes
 
 NOT_ASKED = -(2**31)
 
@@ -211,6 +217,41 @@ async def test_a_new_broker_answers_when_the_controller_has_described_the_cluste
         new.purgatory.wake(METADATA)
     assert trio.current_time() == 0
     assert [topic.error_code for topic in answers[0].topics] == [ErrorCode.NONE]
+
+
+async def test_a_long_answer_for_all_topics_is_kept_until_the_cluster_changes(parts):
+    async def told(*names, **extra):
+        answer = await ask(parts, 12, *names, **({} if names else {"topics": None, **extra}))
+        return answer, b"".join(encode_response(answer, 12, 7))
+
+    parts.metadata.apply(fakes.update_metadata(topics=("t", "u"), partitions=150))
+    first, frame = await told()
+    assert frame == (await told(*sorted(parts.metadata.image.topics)))[1]
+    assert codes(first) == {0: 3 + 302}
+    assert (await told())[0] is first
+    assert (await told(include_topic_authorized_operations=True))[0] is not first
+
+    parts.metadata.avoid(frozenset({1}))
+    second, frame = await told()
+    assert second is not first
+    response = decode_response(MetadataResponse, 12, frame[4:])[1]
+    assert {p.leader_id for t in response.topics for p in t.partitions} == {NO_LEADER}
+    parts.metadata.apply(fakes.update_metadata(topics=("u",), leader=2))
+    assert (await told())[0] is not second
+
+
+async def test_an_answer_overtaken_while_it_was_made_is_not_kept(parts, monkeypatch):
+    names = [f"t{number}" for number in range(300)]
+    parts.metadata.apply(fakes.update_metadata(topics=names, partitions=1))
+
+    async def overtake(done):
+        if done == 299:
+            parts.metadata.apply(fakes.update_metadata(topics=["late"], partitions=1))
+
+    monkeypatch.setattr(metadata, "pause_now_and_then", overtake)
+    assert b"late" not in (await ask(parts, 12, topics=None)).body
+    monkeypatch.undo()
+    assert b"late" in (await ask(parts, 12, topics=None)).body
 
 
 # --- DescribeCluster, ApiVersions ---------------------------------------------------------------

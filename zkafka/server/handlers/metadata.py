@@ -25,10 +25,12 @@ to DescribeCluster; 12 topics by id.
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 
 from zkafka.errors import ErrorCode
 from zkafka.model import INTERNAL_TOPICS, NO_LEADER
+from zkafka.protocol import codec
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.messages.metadata import (
     MetadataRequest,
@@ -39,7 +41,7 @@ from zkafka.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from zkafka.replication.purgatory import METADATA
-from zkafka.server import acls
+from zkafka.server import acls, refusals
 from zkafka.server.context import RequestContext
 from zkafka.server.metadata import MetadataImage, PartitionImage, TopicImage
 from zkafka.server.topics import is_legal_topic_name
@@ -47,9 +49,16 @@ from zkafka.turns import pause_now_and_then
 
 _FIRST_PICTURE_MS = 1000
 """A controller describes the cluster to a new broker within milliseconds, if there is one."""
+_LONG = 256
+"""Partitions of which the answer for all topics is kept, until the cluster changes: a millisecond
+of work and 6 KB. Of 10,000 partitions it takes 30 ms and 260 KB."""
+_KEPT = 8
+"""Long answers kept at most: of some versions, listeners and flags."""
 
 
-async def handle(request: MetadataRequest, context: RequestContext) -> MetadataResponse:
+async def handle(
+    request: MetadataRequest, context: RequestContext
+) -> MetadataResponse | codec.Prepared:
     """The cluster as this broker knows it when all topics to be created have been asked for."""
     version = context.version
     await _first_picture(context)
@@ -68,31 +77,53 @@ async def handle(request: MetadataRequest, context: RequestContext) -> MetadataR
         if not any(topic.topic_id != NULL_UUID for topic in asked):
             creations = await _create_missing(request, asked, context)
 
+    if wants_all:
+        return await _all_topics(request, context, operations)
+    assert asked is not None
     # Taken after the waiting, so that brokers and topics are of one moment.
     image = context.parts.metadata.image
     topics = []
-    if wants_all:
-        for done, (_, topic) in enumerate(sorted(image.topics.items())):
-            await pause_now_and_then(done)
-            topics.append(_described(topic, image, context, operations))
-    else:
-        assert asked is not None
-        by_id = any(topic.topic_id != NULL_UUID for topic in asked)
-        each = dict.fromkeys((topic.name, topic.topic_id) for topic in asked)
-        for done, (name, topic_id) in enumerate(each):
-            await pause_now_and_then(done)
-            if by_id:
-                known = image.topics.get(image.topic_names.get(topic_id, ""))
-                missing = ErrorCode.UNKNOWN_TOPIC_ID
-            else:
-                assert name is not None
-                known = image.topics.get(name)
-                missing = creations.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-            if known is not None:
-                topics.append(_described(known, image, context, operations))
-            else:
-                topics.append(_failed(None if by_id else name, topic_id, missing))
+    by_id = any(topic.topic_id != NULL_UUID for topic in asked)
+    each = dict.fromkeys((topic.name, topic.topic_id) for topic in asked)
+    for done, (name, topic_id) in enumerate(each):
+        await pause_now_and_then(done)
+        if by_id:
+            known = image.topics.get(image.topic_names.get(topic_id, ""))
+            missing = ErrorCode.UNKNOWN_TOPIC_ID
+        else:
+            assert name is not None
+            known = image.topics.get(name)
+            missing = creations.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if known is not None:
+            topics.append(_described(known, image, context, operations))
+        else:
+            topics.append(_failed(None if by_id else name, topic_id, missing))
     return _response(request, context, image, topics)
+
+
+async def _all_topics(
+    request: MetadataRequest, context: RequestContext, operations: int
+) -> MetadataResponse | codec.Prepared:
+    """Every topic there is; a long answer is kept, and given again until the cluster changes."""
+    metadata, version = context.parts.metadata, context.version
+    image = metadata.image
+    of_cluster = request.include_cluster_authorized_operations
+    kind = version, context.listener_name, operations, of_cluster
+    kept = metadata.answers(image).get(kind)
+    if kept is not None:
+        return kept
+    topics = []
+    for done, (_, topic) in enumerate(sorted(image.topics.items())):
+        await pause_now_and_then(done)
+        topics.append(_described(topic, image, context, operations))
+    response = _response(request, context, image, topics)
+    if image.partition_count() < _LONG:
+        return response
+    prepared = codec.Prepared.of(response, version, Counter(refusals.codes(response)))
+    answers = metadata.answers(image)
+    if len(answers) < _KEPT:
+        answers[kind] = prepared
+    return prepared
 
 
 def _refusal(asked: Sequence[MetadataRequestTopic], version: int) -> ErrorCode:
