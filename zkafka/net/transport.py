@@ -44,6 +44,8 @@ GATHER_MAX = 256 * 1024
 PIECE = 1024 * 1024
 """Most bytes that one sendfile, or one cold read, takes. Others run in between."""
 PROBE_STEP = 64 * 1024
+PROBE_HOLDS_SECONDS = 1.0
+"""How long what was in memory is taken to be there still, while the socket is full."""
 
 _BYTES = (bytes, bytearray, memoryview)
 _NOT_NOW = -1
@@ -243,44 +245,51 @@ class SocketTransport:
         position, end = part.position, part.position + part.size
         while position < end:
             size = min(PIECE, end - position)
-            if not part.intact:
-                raise ConnectionLost("the log was truncated under a reader")
+            _check_intact(part)
             if _in_page_cache(part.fileno(), position, size):
                 position += await self._send_file(part, position, size)
             else:
                 data = await self._read_cold(part, position, size)
                 await self._send_bytes(data)
                 position += size
-            if not part.intact:
-                raise ConnectionLost("the log was truncated under a reader")
+            _check_intact(part)
             if position < end:
                 await trio.lowlevel.checkpoint()
 
     async def _send_file(self, part: Slice, position: int, size: int) -> int:
-        """Some of the bytes; waits until there was room for any."""
+        """The bytes, or some of them where the socket was full for so long that others may have
+        taken their place in memory."""
+        left = size
         while True:
             try:
-                sent = os.sendfile(self._sock.fileno(), part.fileno(), position, size)
+                sent = os.sendfile(self._sock.fileno(), part.fileno(), position, left)
             except BlockingIOError:
-                await self._wait_writable()
-                continue
+                pass
             except OSError as error:
                 if error.errno == errno.EIO:  # The file's; a socket has no such error.
                     part.read_failed(error)
                 raise ConnectionLost(f"sendfile: {error}") from error
-            if sent == 0:
-                raise ConnectionLost("the log ends before its slice")
-            return sent
+            else:
+                if sent == 0:
+                    raise ConnectionLost("the log ends before its slice")
+                position += sent
+                left -= sent
+            if not left:
+                return size
+            _check_intact(part)
+            full_since = trio.current_time()
+            await self._wait_writable()
+            if trio.current_time() - full_since > PROBE_HOLDS_SECONDS:
+                return size - left
+            _check_intact(part)
 
     async def _read(self, part: Slice, position: int, size: int) -> bytes | memoryview:
         """The bytes of a small slice, without waiting if the page cache has them."""
-        if not part.intact:
-            raise ConnectionLost("the log was truncated under a reader")
+        _check_intact(part)
         data = memoryview(bytearray(size))
         if _read_nowait(part.fileno(), data, position) != size:
             return await self._read_cold(part, position, size)
-        if not part.intact:
-            raise ConnectionLost("the log was truncated under a reader")
+        _check_intact(part)
         return data
 
     async def _read_cold(self, part: Slice, position: int, size: int) -> bytes:
@@ -291,9 +300,13 @@ class SocketTransport:
             raise ConnectionLost(f"reading the log: {error}") from error
         if len(data) != size:
             raise ConnectionLost("the log ends before its slice")
-        if not part.intact:
-            raise ConnectionLost("the log was truncated under a reader")
+        _check_intact(part)
         return data
+
+
+def _check_intact(part: Slice) -> None:
+    if not part.intact:
+        raise ConnectionLost("the log was truncated under a reader")
 
 
 def _in_page_cache(fd: int, position: int, size: int) -> bool:
@@ -346,8 +359,8 @@ class StreamTransport:
         try:
             for part in parts:
                 data = part.read() if is_slice(part) else part
-                if is_slice(part) and not part.intact:
-                    raise ConnectionLost("the log was truncated under a reader")
+                if is_slice(part):
+                    _check_intact(part)
                 self.blocked_since = trio.current_time()
                 await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -1,6 +1,7 @@
 """Bytes and log slices over real sockets on loopback, and over memory streams."""
 
 import errno
+import math
 import os
 import random
 import socket
@@ -215,6 +216,21 @@ async def test_a_slice_that_turns_cold_in_the_middle(link, file, monkeypatch):
     parts = [Slice(file, 0, 3 * PIECE)]
     assert await link.exchange(parts) == whole(parts, file)
     assert [args[1:] for args in link.threaded] == [(PIECE, PIECE)]
+
+
+@pytest.mark.parametrize(("holds", "again"), [(math.inf, False), (-1, True)])
+async def test_memory_is_probed_again_after_the_socket_was_full_for_long(
+    small_link, file, monkeypatch, holds, again
+):
+    probed = []
+    monkeypatch.setattr(transport_module, "PROBE_HOLDS_SECONDS", holds)
+    monkeypatch.setattr(
+        transport_module, "_in_page_cache", lambda fd, at, size: not probed.append((at, size))
+    )
+    parts = [Slice(file, 0, PIECE)]
+    assert await small_link.exchange(parts) == whole(parts, file)
+    assert (len(probed) > 1) is again
+    assert {at + size for at, size in probed} == {PIECE}
 
 
 def test_the_probe_sees_missing_pages(monkeypatch):
