@@ -380,6 +380,7 @@ class PartitionLog:
                 self.config,
                 now_ms,
                 self._jitter_ms,
+                batch_count=len(pending) + 1,
             ) or (pending and pending_size + batch.size > self.config.segment_bytes):
                 self._write(pending)
                 pending, pending_size = [], 0

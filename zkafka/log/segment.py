@@ -375,35 +375,43 @@ class Segment:
         config: LogConfig,
         now_ms: int | None,
         jitter_ms: int,
+        *,
+        batch_count: int = 1,
     ) -> bool:
         """Whether the batch about to be appended belongs in a new segment (formats, 4.5).
 
+        It may be the last of `batch_count`, of `incoming_size` bytes together, in one write.
         `now_ms` may be unknown; then a segment without timestamps does not age.
         """
         if incoming_last_offset - self.base_offset > _OFFSET_DELTA_MAX:
             return True
-        if not self.size:
+        if self.size:
+            if self.size + incoming_size > config.segment_bytes:
+                return True
+            # Its own age by its first batch's timestamp if it has one, by its creation if not.
+            first = self._first_timestamp
+            if first is None:
+                first = self.first_timestamp
+            if first >= 0:
+                age = incoming_timestamp - first
+            elif now_ms is not None:
+                age = now_ms - self._creation_ms(now_ms)
+            else:
+                age = 0
+            if age > config.max_segment_ms - jitter_ms:
+                return True
+        elif batch_count == 1:
             return False
-        if self.size + incoming_size > config.segment_bytes:
-            return True
-        # Its own age by its first batch's timestamp if it has one, by its creation if not.
-        first = self._first_timestamp
-        if first is None:
-            first = self.first_timestamp
-        if first >= 0:
-            age = incoming_timestamp - first
-        elif now_ms is not None:
-            age = now_ms - self._creation_ms(now_ms)
-        else:
-            age = 0
-        if age > config.max_segment_ms - jitter_ms:
-            return True
         offsets, times = self.offset_index.file.entries, self.time_index.file.entries
         if offsets is None or times is None:
             self.load_indexes()
             offsets, times = self.offset_index.file.contents, self.time_index.file.contents
         limit = config.segment_index_bytes
-        return len(offsets) + 8 > limit or len(times) + 12 > limit
+        entries = batch_count
+        if entries > 1:
+            entries = min(entries, 1 + incoming_size // (config.index_interval_bytes + 1))
+        # As in Kafka, the last place of the time index is for the entry of `seal`.
+        return len(offsets) + 8 * entries > limit or len(times) + 12 * (entries + 1) > limit
 
     def _creation_ms(self, now_ms: int) -> int:
         if self.created_ms is None:

@@ -190,8 +190,18 @@ def test_a_full_index_ends_a_segment(tmp_path):
     log = new_log(tmp_path, index_interval_bytes=0, segment_index_bytes=24)
     for n in range(9):
         append(log, sized(100, timestamp=1000 + n))
-    # Two entries of 12 bytes fill the time index, and the first batch gets none.
-    assert log.segment_bases == (0, 3, 6)
+    # Of two entries of 12 bytes in the time index the seal has one, and the first batch gets none.
+    assert log.segment_bases == (0, 2, 4, 6, 8)
+
+
+def test_the_indexes_of_what_is_written_at_once_do_not_overflow(tmp_path):
+    log = new_log(tmp_path, index_interval_bytes=150, segment_index_bytes=60)
+    raw = [sized(100, base_offset=n, timestamp=1000 + n) for n in range(60)]
+    log.append_as_follower(raw)
+    log.roll()
+    sizes = [path.stat().st_size for path in Path(log.path).glob("*.timeindex")]
+    assert len(everything(log)) == 60
+    assert 24 < max(sizes) <= 60
 
 
 def sizes(log):
