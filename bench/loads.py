@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import selectors
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from apache_kafka import jars  # tests/integration
 from confluent_kafka import ConsumerGroupState, Producer
@@ -159,33 +160,47 @@ def client(
         return process.result(timeout)
 
 
-def kcat_read(cluster: Cluster, topic: str, records: int) -> float:
-    """Seconds in which kcat (librdkafka, in C) reads a whole topic, first record to last."""
+def kcat_read(cluster: Cluster, topic: str, records: int, readers: int = 1) -> float:
+    """Seconds in which so many kcats (librdkafka, in C) read a whole topic at once, each all of it:
+    from the first record that any of them had to the last."""
     command = ["kcat", "-b", cluster.bootstrap, "-C", "-t", topic, "-q", "-f", "."]
     command += ["-o", "beginning", "-e"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
+    counts: dict[subprocess.Popen[bytes], int] = {}
     try:
-        first = _read_some(process.stdout)
-        started = time.perf_counter()
-        count = first
-        while data := _read_some(process.stdout):
-            count += data
-        elapsed = time.perf_counter() - started
+        for _ in range(readers):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            counts[process] = 0
+        first, elapsed = _count(counts)
     finally:
-        process.kill()
-        process.wait()
-    if count != records:
-        raise BenchError(f"kcat read {count} of {records} records")
-    return elapsed * records / (records - first)
+        for process in counts:
+            process.kill()
+            process.wait()
+    if set(counts.values()) != {records}:
+        raise BenchError(f"kcat read {sorted(counts.values())} of {records} records")
+    return elapsed * records * readers / (records * readers - first)
 
 
-def _read_some(stream: IO[bytes]) -> int:
-    """How many bytes came; 0 at the end. Errors: BenchError if there is a long silence."""
-    ready, _, _ = select.select([stream], [], [], 30.0)
-    if not ready:
-        raise BenchError("kcat reads nothing for 30 s")
-    return len(os.read(stream.fileno(), 65536))
+def _count(counts: "dict[subprocess.Popen[bytes], int]") -> tuple[int, float]:
+    """Count what each process prints until all have ended: how much came first, and the seconds
+    from then to the last. Errors: BenchError if there is a long silence."""
+    with selectors.DefaultSelector() as selector:
+        for process in counts:
+            assert process.stdout is not None
+            selector.register(process.stdout, selectors.EVENT_READ, process)
+        first, started, ended = 0, 0.0, 0.0
+        while selector.get_map():
+            ready = selector.select(30.0)
+            if not ready:
+                raise BenchError("kcat reads nothing for 30 s")
+            for key, _ in ready:
+                data = os.read(key.fd, 65536)
+                ended = time.perf_counter()
+                if not first:
+                    first, started = len(data), ended
+                if not data:
+                    selector.unregister(key.fileobj)
+                counts[key.data] += len(data)
+    return first, ended - started
 
 
 @contextmanager
