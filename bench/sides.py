@@ -79,7 +79,9 @@ class Zkafka(Side):
         return [sys.executable, "-m", "zkafka", str(settings)]
 
     def environment(self) -> Mapping[str, str]:
-        return {"PYTHONPATH": str(self.checkout)}
+        # A start after the first finds its modules compiled, as anybody's does, also where our own
+        # environment says that nothing is to be kept.
+        return {"PYTHONPATH": str(self.checkout), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 @attrs.frozen

@@ -267,8 +267,7 @@ class Store:
 
     async def create_base_paths(self) -> None:
         """Make what every broker expects to be there."""
-        for path in znodes.BASE_PATHS:
-            await self._ensure(path)
+        await self._all({path: functools.partial(self._ensure, path) for path in znodes.BASE_PATHS})
 
     async def cluster_id(self, create: bool) -> str | None:
         """The cluster's id; with `create`, the first broker to ask makes one up."""
