@@ -123,9 +123,11 @@ class _Link:
         self._scratch = bytearray(SCRATCH)
         self._start = 0
         self._end = 0
-        self._frame: bytearray | None = None
+        self._frame: memoryview | None = None
         """The large answer being received, and how much of it is there."""
         self._filled = 0
+        self._memory = bytearray()
+        """The last large answer's; for the next, until a small one comes."""
 
     def is_stale(self) -> bool:
         """Whether an idle connection has come to its end unnoticed."""
@@ -195,9 +197,9 @@ class _Link:
                     return frame
             elif self._filled == len(self._frame):
                 done, self._frame = self._frame, None
-                return memoryview(done)
+                return done
             if self._frame is not None:
-                room = memoryview(self._frame)[self._filled :]
+                room = self._frame[self._filled :]
             else:
                 room = memoryview(self._scratch)[self._end :]
             count = self.transport.receive_nowait(room)
@@ -220,9 +222,10 @@ class _Link:
             start, stop = self._start + 4, self._start + 4 + size
             if stop <= self._end:
                 self._start = stop
+                self._memory = bytearray()
                 return memoryview(bytes(self._scratch[start:stop]))
             if size + 4 > SCRATCH:
-                self._frame = bytearray(size)
+                self._frame = self._room_for(size)
                 self._filled = self._end - start
                 self._frame[: self._filled] = self._scratch[start : self._end]
                 self._start = self._end = 0
@@ -231,6 +234,23 @@ class _Link:
             self._scratch[:available] = self._scratch[self._start : self._end]
             self._start, self._end = 0, available
         return None
+
+    def _room_for(self, size: int) -> memoryview:
+        """Memory for a large answer: the last one's, if that is enough and nobody looks at it any
+        more. Fresh memory is zeroed, and costs a page fault for each 4 KiB."""
+        if len(self._memory) < size or _is_viewed(self._memory):
+            self._memory = bytearray(size)
+        return memoryview(self._memory)[:size]
+
+
+def _is_viewed(memory: bytearray) -> bool:
+    """Whether there is a memoryview of it: nothing may resize it then."""
+    try:
+        memory.pop()
+    except BufferError:
+        return True
+    memory.append(0)
+    return False
 
 
 class Peer:

@@ -165,6 +165,38 @@ async def test_records_of_any_size_come_as_views(broker, peer, nursery, size):
     assert all(isinstance(f, memoryview) for f in found)
 
 
+async def test_the_memory_of_an_answer_that_nobody_looks_at_takes_the_next(broker, peer, nursery):
+    async def fetch(records):
+        answered = []
+
+        async def ask():
+            response = await peer.request(FetchRequest())
+            answered.append(response.responses[0].partitions[0].records)
+
+        nursery.start_soon(ask)
+        await settle()
+        topics = [FetchableTopicResponse(partitions=[PartitionData(records=records)])]
+        response = FetchResponse(responses=topics)
+        await broker.stream.send_all(b"".join(encode_response(response, 17, await broker.take())))
+        await settle()
+        [view] = answered
+        assert bytes(view) == records
+        return view
+
+    memory = (await fetch(b"1" * 100_000)).obj
+    second = await fetch(b"2" * 90_000)
+    assert second.obj is memory
+    third = await fetch(b"3" * 90_000)
+    assert third.obj is not memory
+    assert bytes(second) == b"2" * 90_000
+    memory = third.obj
+    del third
+    assert (await fetch(b"4" * 95_000)).obj is not memory, "too small"
+    memory = (await fetch(b"5" * 90_000)).obj
+    await fetch(b"6")
+    assert (await fetch(b"7" * 90_000)).obj is not memory, "given back after a small answer"
+
+
 async def test_an_older_version_can_be_asked_for(broker, peer, nursery):
     outcome = []
 
