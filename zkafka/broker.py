@@ -36,7 +36,7 @@ from zkafka.errors import (
     StorageError,
 )
 from zkafka.groups.coordinator import GroupCoordinator
-from zkafka.log.directory import LogDirectory, MetaProperties
+from zkafka.log.directory import LogDirectory, MetaProperties, settle
 from zkafka.log.files import Files
 from zkafka.log.partition_log import PartitionLog
 from zkafka.model import NO_BROKER, BrokerId, BrokerState, TopicPartition
@@ -310,6 +310,7 @@ class Broker:
             may_propose=lambda: self._session.state is SessionState.CONNECTED,
             on_log_dir_failure=lambda path: self._failed_dirs_send.send_nowait(path),
         )
+        replicas.throttle_moves(configs.move_rate)
         parts = Parts(
             broker_id=self.broker_id,
             broker_epoch=lambda: registered[0].broker_epoch,
@@ -366,27 +367,19 @@ class Broker:
         self, config_for: Callable[[str], LogConfig]
     ) -> dict[TopicPartition, PartitionLog]:
         """Open every log, the directories side by side. A directory that fails is left offline."""
-        logs: dict[TopicPartition, PartitionLog] = {}
 
         async def load(directory: LogDirectory) -> None:
             try:
-                found = await self._offload.run(directory.load, config_for)
+                await self._offload.run(directory.load, config_for)
             except StorageError as error:
                 log.error("log directory failed while loading path=%s error=%s", error.path, error)
-                return
-            twice = sorted(logs.keys() & found.keys())
-            if twice:
-                raise StartupError(
-                    f"{twice[0]} is both in {directory.path} and in another of log.dirs"
-                )
-            logs.update(found)
 
         async with trio.open_nursery() as nursery:
             for directory in self._log_dirs:
                 nursery.start_soon(load, directory)
         if all(directory.offline for directory in self._log_dirs):
             raise StartupError(f"no log directory can be used: {self._log_dirs[0].offline}")
-        return logs
+        return await self._offload.run(settle, self._log_dirs)
 
     def _bind(self, dispatcher: Dispatcher) -> None:
         limits = Limits.of(self.config)
@@ -512,6 +505,7 @@ class Broker:
             topics = frozenset(tp.topic for tp in replicas.hosted)
         for topic in sorted(topics):
             replicas.reconfigure(topic, parts.configs.config_for(topic))
+        replicas.throttle_moves(parts.configs.move_rate)
         if changed.unclean_enabled is None:
             parts.controller.unclean_election_enabled(None)
         else:

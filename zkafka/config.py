@@ -680,6 +680,17 @@ class BrokerConfig:
         "Worker threads for blocking file work: fsync, cold reads, recovery, deletion.",
         at_least=1,
     )  # fmt: skip
+    num_replica_alter_log_dirs_threads: int = _required(
+        "num.replica.alter.log.dirs.threads", Kind.INT, None,
+        "Replicas moved between log directories at a time; as many as there are directories where "
+        "it is not set.",
+        at_least=1,
+    )  # fmt: skip
+    replica_alter_log_dirs_io_max_bytes_per_second: int = setting(
+        "replica.alter.log.dirs.io.max.bytes.per.second", Kind.LONG, LONG_MAX,
+        "Bytes that all such moves of a broker may copy per second, together.",
+        at_least=0, mode=Mode.CLUSTER,
+    )  # fmt: skip
     num_recovery_threads_per_data_dir: int = setting(
         "num.recovery.threads.per.data.dir", Kind.INT, 1,
         "Threads for each log directory that load and recover its logs at start; those that "
@@ -1031,7 +1042,6 @@ def _without_effect() -> dict[str, Setting]:
         ("num.io.threads", Kind.INT, 8, threads),
         ("zookeeper.max.in.flight.requests", Kind.INT, 10,
          "Without effect: requests are sent as they come; bulk work limits itself."),
-        ("num.replica.alter.log.dirs.threads", Kind.INT, None, "Without effect: no such moves."),
         ("fetch.purgatory.purge.interval.requests", Kind.INT, 1000, trigger),
         ("producer.purgatory.purge.interval.requests", Kind.INT, 1000, trigger),
         ("delete.records.purgatory.purge.interval.requests", Kind.INT, 1, trigger),
@@ -1144,10 +1154,10 @@ THROTTLE_KEYS: Final = frozenset(
     {
         "leader.replication.throttled.rate",
         "follower.replication.throttled.rate",
-        "replica.alter.log.dirs.io.max.bytes.per.second",
     }
 )
-"""Kafka's broker keys that exist in ZooKeeper only. Refused there, since nothing is throttled."""
+"""Kafka's broker keys that exist in ZooKeeper only. Refused there, since nothing between brokers is
+throttled."""
 
 
 def is_family_without_effect(key: str) -> bool:
@@ -1268,6 +1278,8 @@ def _work_out(values: dict[str, Any], properties: Mapping[str, str]) -> None:
         values["zookeeper_connection_timeout_ms"] = values["zookeeper_session_timeout_ms"]
     dirs = values["log_dirs"] if values["log_dirs"] is not None else values["log_dir"]
     values["log_dirs"] = tuple(_items(dirs))
+    if values["num_replica_alter_log_dirs_threads"] is None:
+        values["num_replica_alter_log_dirs_threads"] = max(1, len(values["log_dirs"]))
     protocols = _parse_protocols(values["listener_security_protocol_map"])
     values["listener_security_protocol_map"] = protocols
     text = values["listeners"]

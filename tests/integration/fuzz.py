@@ -19,6 +19,7 @@ from zkafka.protocol.messages import (
     allocate_producer_ids,
     alter_configs,
     alter_partition,
+    alter_replica_log_dirs,
     api_versions,
     controlled_shutdown,
     create_partitions,
@@ -253,6 +254,16 @@ def real_requests(topic: str, topic_id: uuid.UUID) -> list[Any]:
             resources=[
                 alter_configs.AlterConfigsResource(
                     resource_type=2, resource_name="fuzzed-created", configs=settings
+                )
+            ]
+        ),
+        alter_replica_log_dirs.AlterReplicaLogDirsRequest(
+            dirs=[
+                alter_replica_log_dirs.AlterReplicaLogDir(
+                    path="/nowhere",
+                    topics=[
+                        alter_replica_log_dirs.AlterReplicaLogDirTopic(name=topic, partitions=[0])
+                    ],
                 )
             ]
         ),

@@ -269,7 +269,8 @@ class Runtime:
         end: Offset = partition_log.log_end_offset
         replayed = 0
         while offset < end:
-            piece = partition_log.read(
+            # Asked for each time: it may have been moved to another directory.
+            piece = self._replicas.leader_log(tp).read(
                 offset,
                 self._config.offsets_load_buffer_size_bytes,
                 upper_bound=end,

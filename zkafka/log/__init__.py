@@ -25,11 +25,15 @@ close. `flush`, the look-ups by time, `LogDirectory.load`, the checkpoints and `
 run in worker threads beside it; what they share with the loop is immutable, or guarded by a short
 lock that is never held across an fsync. (The one wait of the loop for a worker's fsync: a
 truncation below a log start that was checkpointed, or below where the log was compacted, rewrites
-that checkpoint.)
+that checkpoint. And one for an fsync of its own: where something was flushed of a log in the moment
+before another takes its place.)
 
 Compaction is one `Cleaning` (`cleaner.py`) of one log at a time: `cleaner_choice.py` says which log
 and which segments, `cleaner_records.py` what survives of a batch. It writes beside the segments in
 worker threads; the loop puts what was written in their place.
+
+A log moves to another directory by a `Relocation`: a future log is filled there, and takes its
+place by a rename when it holds all that the log does.
 
 Not here yet: the aborted-transaction index. Compaction tells aborted data by their markers.
 """

@@ -1,14 +1,21 @@
 """One entry of `log.dirs`: locked while we run, loaded at start, checkpointed, marked when left in
 good order.
 
+A partition has one log. While it moves to another directory there is a *future* log there, which
+fills up, and takes its place by a rename when it holds all the first one does: `create_future`,
+`promote`. Until that rename is durable the first one stays, under its own name; which of two that
+both say they are the partition's log is to be believed tells the count of moves that each carries
+(`settle`). So whenever the power goes, a start finds one whole log.
+
 What stands here besides a directory per partition: `.lock`, `meta.properties` (whose it is),
 `.kafka_cleanshutdown` (what was left can be trusted), and four checkpoints of an offset per
 partition: recovery points, high watermarks, log starts, and up to where logs were compacted.
 
-Threads: `create`, `schedule_delete` and `logs` belong to the loop. `open`, `load`, `sync`, `close`
-with `clean`, `purge_deleted` and the checkpoints block on the disk and belong in worker threads,
-one of each at a time; they work on a copy of the table of logs. What `load`, `sync` and `close` do
-to each log they may do to several logs at a time, by the `each` that the directory was given.
+Threads: `logs` and `futures`, and what adds to them and takes from them, belong to the loop.
+`open`, `load`, `sync`, `close` with `clean`, `purge_deleted` and the checkpoints block on the disk
+and belong in worker threads, one of each at a time; they work on a copy of the tables of logs. What
+`load`, `sync` and `close` do to each log they may do to several logs at a time, by the `each` that
+the directory was given.
 
 Errors: StorageError. From a checkpoint, a sync or a flush it takes the directory offline, after
 which nothing more is written in it; only a restart brings it back. Want of room (DiskFull) does
@@ -47,9 +54,11 @@ LOG_STARTS_FILE = "log-start-offset-checkpoint"
 CLEANED_OFFSETS_FILE = "cleaner-offset-checkpoint"
 
 _DELETE_SUFFIX = "-delete"
-_ASIDE_SUFFIXES = ("-future", "-stray")
+_ASIDE_SUFFIX = "-stray"
+_FUTURE_SUFFIX = "-future"
 _NAME_MAX = 255
 _PARTITION_NAME = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
+_FUTURE_NAME = re.compile(_PARTITION_NAME.pattern + r"\.[0-9a-f]{32}" + _FUTURE_SUFFIX)
 
 _PROGRESS_EVERY = 100
 """A line in the log for so many partitions loaded."""
@@ -112,6 +121,8 @@ class LogDirectory:
         self.clean = last_broker_epoch is not None
         self.last_broker_epoch = last_broker_epoch
         self.logs: dict[TopicPartition, PartitionLog] = {}
+        self.futures: dict[TopicPartition, PartitionLog] = {}
+        """Of partitions whose log is in another directory, and moves to this one."""
         self._disk = disk
         self._files = disk.files
         self._lock: int | None = lock
@@ -158,7 +169,7 @@ class LogDirectory:
 
     def statistics(self) -> DirectoryStatistics:
         """As it is now."""
-        logs = list(self.logs.values())
+        logs = [log for _, log in self._all_logs()]
         return DirectoryStatistics(
             path=self.path,
             online=self.offline is None,
@@ -167,6 +178,10 @@ class LogDirectory:
             to_recover=self._to_recover,
             waiting_for_removal=self._disk.waiting,
         )
+
+    def _all_logs(self) -> list[tuple[TopicPartition, PartitionLog]]:
+        """A partition has one log here at most, current or future; any thread."""
+        return [*list(self.logs.items()), *list(self.futures.items())]
 
     # Whose it is.
 
@@ -200,7 +215,8 @@ class LogDirectory:
         *,
         on_loaded: Callable[[int, int], None] | None = None,
     ) -> dict[TopicPartition, PartitionLog]:
-        """Open every partition log, recovering it unless the last stop was clean.
+        """Open every partition log, recovering it unless the last stop was clean; `settle` is
+        next, when all directories are loaded.
 
         `on_loaded(done, total)` is told of progress, in a thread that loads. The clean-shutdown
         mark is gone afterwards, durably: from now on a crash is a crash.
@@ -265,9 +281,11 @@ class LogDirectory:
 
         self._each(self._recovery_threads, load_one, found)
         # In the order of their names, whichever was ready first.
-        self.logs.update((tp, loaded[tp]) for tp, _ in found)
+        for tp, name in found:
+            table = self.futures if name.endswith(_FUTURE_SUFFIX) else self.logs
+            table[tp] = loaded[tp]
         # A deletion that a crash cut short left these.
-        gone = (recovery_points.keys() | log_starts.keys() | cleaned.keys()) - self.logs.keys()
+        gone = (recovery_points.keys() | log_starts.keys() | cleaned.keys()) - loaded.keys()
         try:
             self._forget(gone)
             # Where a crash took the end of a log, what is appended next was never compacted.
@@ -280,18 +298,21 @@ class LogDirectory:
         return self.logs
 
     def _partition_directories(self) -> list[tuple[TopicPartition, str]]:
-        found = []
+        found: dict[TopicPartition, str] = {}
         for name in self._files.list_directories(self.path):
             if name.endswith(_DELETE_SUFFIX):
                 logger.info("removing what was being deleted dir=%s name=%s", self.path, name)
                 self._disk.discard(os.path.join(self.path, name), 0, is_directory=True)
                 continue
-            match = _PARTITION_NAME.fullmatch(name)
-            if match is None or name.endswith(_ASIDE_SUFFIXES):
+            match = _FUTURE_NAME.fullmatch(name) or _PARTITION_NAME.fullmatch(name)
+            if match is None or name.endswith(_ASIDE_SUFFIX):
                 logger.warning("not a partition, left alone dir=%s name=%s", self.path, name)
                 continue
-            found.append((TopicPartition(match[1], int(match[2])), name))
-        return found
+            # In the order of their names: a partition's own comes before its future's.
+            first = found.setdefault(TopicPartition(match[1], int(match[2])), name)
+            if first != name:
+                self._discard(os.path.join(self.path, name), f"{match[1]}-{match[2]}", 0)
+        return list(found.items())
 
     # Partitions come and go.
 
@@ -303,35 +324,106 @@ class LogDirectory:
         directory offline."""
         assert topic_partition not in self.logs
         path = os.path.join(self.path, str(topic_partition))
+        log = self._create(path, topic_partition, topic_id, config)
+        self.logs[topic_partition] = log
+        return log
+
+    def _create(
+        self,
+        path: str,
+        topic_partition: TopicPartition,
+        topic_id: uuid.UUID | None,
+        config: LogConfig,
+        start_offset: Offset = 0,
+    ) -> PartitionLog:
         try:
-            log = PartitionLog.create(self._disk, path, topic_partition, topic_id, config)
+            log = PartitionLog.create(
+                self._disk, path, topic_partition, topic_id, config, start_offset=start_offset
+            )
         except StorageError as error:
             self._disk.write_failed(error)
             raise
-        self.logs[topic_partition] = log
         self._unsynced.append(log)
         return log
 
     def schedule_delete(self, log: PartitionLog) -> None:
-        """The log is gone at once, by name; its files go in a `purge_deleted` after
-        file.delete.delay.ms. The name is free for another. `sync` makes that durable."""
-        assert self.logs.get(log.topic_partition) is log
+        """The log, current or future, is gone at once, by name; its files go in a `purge_deleted`
+        after file.delete.delay.ms. The name is free for another. `sync` makes that durable."""
         self._disk.check()
+        self.detach(log)
+        self.remove(log)
+
+    def detach(self, log: PartitionLog) -> None:
+        """Close the log and know it no more; its files stay where they are."""
+        table = self.futures if log.topic_partition in self.futures else self.logs
+        assert table[log.topic_partition] is log
         log.close(clean=False)
-        suffix = f".{uuid.uuid4().hex}{_DELETE_SUFFIX}"
-        target = os.path.join(
-            self.path, str(log.topic_partition)[: _NAME_MAX - len(suffix)] + suffix
-        )
-        del self.logs[log.topic_partition]
+        del table[log.topic_partition]
         self._gone.add(log.topic_partition)
+
+    def remove(self, log: PartitionLog) -> None:
+        """What is left to do of `schedule_delete` after `detach`."""
+        self._discard(log.path, str(log.topic_partition), log.config.file_delete_delay_ms)
+
+    def _discard(self, path: str, partition: str, delay_ms: int) -> None:
+        self._disk.check()
+        suffix = f".{uuid.uuid4().hex}{_DELETE_SUFFIX}"
+        target = os.path.join(self.path, partition[: _NAME_MAX - len(suffix)] + suffix)
         try:
-            self._files.rename(log.path, target)
+            self._files.rename(path, target)
         except StorageError as error:
             self._disk.fail(error)
             raise
         self._names_changed = True
-        self._disk.discard(target, log.config.file_delete_delay_ms, is_directory=True)
-        logger.info("deleting partition=%s renamed=%s", log.topic_partition, target)
+        self._disk.discard(target, delay_ms, is_directory=True)
+        logger.info("deleting path=%s renamed=%s", path, target)
+
+    # And move.
+
+    def create_future(self, current: PartitionLog) -> PartitionLog:
+        """An empty log that is to hold what `current`, of another directory, does. Errors and
+        durability as with `create`."""
+        topic_partition = current.topic_partition
+        assert topic_partition not in self.logs
+        assert topic_partition not in self.futures
+        log = self._create(
+            os.path.join(self.path, future_name(topic_partition)),
+            topic_partition,
+            current.topic_id,
+            current.config,
+            current.log_start_offset,
+        )
+        self.futures[topic_partition] = log
+        # What is copied from now on has been compacted up to there.
+        log.cleaned_to = current.cleaned_to
+        self.count_move(log, current)
+        return log
+
+    def count_move(self, future: PartitionLog, current: PartitionLog) -> None:
+        """Have it known that `future` is to be believed rather than `current`, once it bears a
+        partition's name; durable with its next flush. Errors: StorageError, and but for DiskFull
+        the directory is offline."""
+        try:
+            future.count_move(current.moves + 1)
+        except StorageError as error:
+            self._disk.write_failed(error)
+            raise
+
+    def promote(self, log: PartitionLog) -> None:
+        """A future log is the partition's log now: flushed before, and nobody is at work on it.
+        Durable with its `sync_entry`, or the next flush. Errors: StorageError; the directory is
+        offline."""
+        topic_partition = log.topic_partition
+        assert self.futures[topic_partition] is log
+        assert topic_partition not in self.logs
+        self._disk.check()
+        try:
+            log.relocate(os.path.join(self.path, str(topic_partition)))
+        except StorageError as error:
+            self._disk.fail(error)
+            raise
+        del self.futures[topic_partition]
+        self.logs[topic_partition] = log
 
     def sync(self) -> int:
         """Make durable what `create` and `schedule_delete` did before; worker threads.
@@ -380,7 +472,7 @@ class LogDirectory:
     def write_recovery_points(self) -> None:
         """Tell the next recovery what it need not read again."""
         with self._checkpoint_lock:
-            logs = list(self.logs.items())
+            logs = self._all_logs()
             points = {tp: log.recovery_point_to_checkpoint() for tp, log in logs}
             self._write_checkpoint(RECOVERY_POINTS_FILE, points)
             for topic_partition, log in logs:
@@ -390,7 +482,7 @@ class LogDirectory:
         """Remember where logs start that start inside a segment. Blocks on the disk, and may be
         called by a truncation in the loop: in lock step with the checkpoints in workers."""
         with self._checkpoint_lock:
-            logs = list(self.logs.items())
+            logs = self._all_logs()
             starts = {tp: log.log_start_to_checkpoint() for tp, log in logs}
             self._write_checkpoint(
                 LOG_STARTS_FILE, {tp: start for tp, start in starts.items() if start is not None}
@@ -403,9 +495,7 @@ class LogDirectory:
         truncation in the loop, as above."""
         with self._checkpoint_lock:
             cleaned = {
-                tp: log.cleaned_to
-                for tp, log in list(self.logs.items())
-                if log.cleaned_to is not None
+                tp: log.cleaned_to for tp, log in self._all_logs() if log.cleaned_to is not None
             }
             self._write_checkpoint(CLEANED_OFFSETS_FILE, cleaned)
 
@@ -456,21 +546,89 @@ class LogDirectory:
             if clean and self.offline is None:
                 self._close_cleanly(broker_epoch)
         finally:
-            for log in self.logs.values():
+            for _, log in self._all_logs():
                 log.close(clean=False)
             lock, self._lock = self._lock, None
             self._files.close(lock)
 
     def _close_cleanly(self, broker_epoch: BrokerEpoch) -> None:
         self.sync()
-        self._each(
-            max(_SYNC_THREADS, self._recovery_threads), _close_cleanly, list(self.logs.values())
-        )
+        logs = [log for _, log in self._all_logs()]
+        self._each(max(_SYNC_THREADS, self._recovery_threads), _close_cleanly, logs)
         self.write_recovery_points()
         self.write_log_start_offsets()
         marker = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
         self._files.replace(os.path.join(self.path, CLEAN_SHUTDOWN_FILE), marker.encode())
         logger.info("closed cleanly dir=%s partitions=%d", self.path, len(self.logs))
+
+
+def future_name(topic_partition: TopicPartition) -> str:
+    """A new name for the directory of a future log; longer than 255 bytes where the topic's is too
+    long for a move."""
+    return f"{topic_partition}.{uuid.uuid4().hex}{_FUTURE_SUFFIX}"
+
+
+def settle(directories: Sequence[LogDirectory]) -> dict[TopicPartition, PartitionLog]:
+    """The log of each partition, when all `directories` that can be used are loaded; what moves
+    left unfinished when the last run ended is resolved.
+
+    A partition's log in two directories is a move at its very end: the one that was moved oftener
+    replaced the other, which goes. A future log stays if it can go on to be filled; it goes if its
+    partition is another one by now (of another topic id), or has been moved since. One whose
+    partition has no log is left alone: the directory of that may be back at another start.
+
+    Errors: StartupError where two logs have an equal claim, or are of two topics of one name. A
+    StorageError takes a directory offline, and its logs are not among the answer.
+    """
+    settled: dict[TopicPartition, tuple[LogDirectory, PartitionLog]] = {}
+    for directory in directories:
+        for tp, log in list(directory.logs.items()):
+            known = settled.get(tp)
+            if known is None:
+                settled[tp] = directory, log
+                continue
+            other_directory, other = known
+            if other.moves == log.moves or _are_of_two_topics(other, log):
+                raise StartupError(f"{tp} is both in {other_directory.path} and {directory.path}")
+            if log.moves > other.moves:
+                settled[tp] = directory, log
+                _replaced(other_directory, other, directory)
+            else:
+                _replaced(directory, log, other_directory)
+    futures: dict[TopicPartition, PartitionLog] = {}
+    for directory in directories:
+        for tp, future in list(directory.futures.items()):
+            if tp not in settled:
+                logger.warning("a move without its source is left alone path=%s", future.path)
+                future.close(clean=False)
+                del directory.futures[tp]
+                continue
+            current = settled[tp][1]
+            is_over = 0 < future.moves <= current.moves
+            if is_over or tp in futures or _are_of_two_topics(current, future):
+                logger.warning("a move that is not to go on is removed path=%s", future.path)
+                _delete(directory, future)
+            else:
+                futures[tp] = future
+    return {tp: log for tp, (directory, log) in settled.items() if directory.offline is None}
+
+
+def _are_of_two_topics(one: PartitionLog, other: PartitionLog) -> bool:
+    """Whether a topic was deleted, and another of its name created, between them."""
+    return None not in (one.topic_id, other.topic_id) and one.topic_id != other.topic_id
+
+
+def _replaced(directory: LogDirectory, log: PartitionLog, by: LogDirectory) -> None:
+    logger.warning("moved to another directory path=%s to=%s", log.path, by.path)
+    _delete(directory, log)
+
+
+def _delete(directory: LogDirectory, log: PartitionLog) -> None:
+    try:
+        directory.schedule_delete(log)
+    except StorageError as error:
+        # Offline by now: it stays as it is, and the next start resolves it.
+        logger.error("cannot remove path=%s cause=%s", log.path, error)
 
 
 def _sync_names(log: PartitionLog) -> None:

@@ -76,6 +76,13 @@ class Disk:
         """Have `path`, already renamed out of the way, removed by a `purge` after `delay_ms`."""
         self._doomed.append(Doomed(path, delay_ms, is_directory))
 
+    def relocated(self, source: str, target: str) -> None:
+        """The directory `source` is `target` now; what waits in it is to be found there. (What a
+        purge just has in hand it will not find, and the next start removes.)"""
+        for doomed in list(self._doomed):
+            if doomed.path.startswith(source + "/"):
+                doomed.path = target + doomed.path[len(source) :]
+
     def purge(self, now_ms: int) -> int:
         """Remove what is due and answer how many things; one worker thread at a time.
 

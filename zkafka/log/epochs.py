@@ -96,6 +96,10 @@ class EpochCache:
         if before and entries[0][1] < start_offset:
             self._entries = ((entries[before - 1][0], start_offset), *entries[before:])
 
+    def take_over(self, other: "EpochCache") -> None:
+        """Know what `other` knows: this log holds what the other one does."""
+        self._entries = other._entries
+
     def clear(self) -> None:
         """Forget everything: the log starts anew."""
         self._entries = ()

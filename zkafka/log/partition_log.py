@@ -42,6 +42,7 @@ from zkafka.log.producers import NO_SEQUENCE, ProducerStates, Snapshots
 from zkafka.log.recovery import (
     EPOCHS_FILE,
     METADATA_FILE,
+    MOVES_FILE,
     LoadedLog,
     format_metadata,
     load,
@@ -112,6 +113,9 @@ class PartitionLog:
     ) -> None:
         self.topic_partition = topic_partition
         self.topic_id = loaded.topic_id
+        self.moves = loaded.moves
+        """How often it was moved to another directory: of two that say they are the partition's
+        log, the one moved oftener has replaced the other."""
         self.path = path
         self.config = config
         self.epochs = loaded.epochs
@@ -133,6 +137,7 @@ class PartitionLog:
         self._lock = threading.Lock()
         # Odd in the middle of one.
         self._truncations = 0
+        self._cuts: list[Offset] = []
         self._rolls = 0
         self._cut_unsynced = False
         # The highest recovery point of ours that the checkpoint on disk may contain.
@@ -277,6 +282,14 @@ class PartitionLog:
             self._unsynced.append(path)
             self._names_changed = True
             self.topic_id = topic_id
+
+    def count_move(self, moves: int) -> None:
+        """Write down how often it was moved. Durable with a flush."""
+        path = os.path.join(self.path, MOVES_FILE)
+        self._files.write_file(path, b"%d\n" % moves)
+        self._unsynced.append(path)
+        self._names_changed = True
+        self.moves = moves
 
     def check(self) -> None:
         """Assert the laws; for tests, and for whoever doubts."""
@@ -543,6 +556,14 @@ class PartitionLog:
             total += end
         return total
 
+    def size_from(self, offset: Offset) -> int:
+        """Bytes of the batches from the one that holds `offset` on. Reads, to find that one,
+        unless it is near the end."""
+        segments = self._segments
+        number = bisect.bisect_right(segments, offset, key=_base_offset) - 1
+        sizes = sum(segment.size for segment in segments[number:])
+        return sizes - segments[number].position_of(offset)
+
     def offset_for_timestamp(
         self, timestamp: int, *, upper_bound: Offset
     ) -> TimestampedOffset | None:
@@ -689,13 +710,25 @@ class PartitionLog:
             elif self._names_changed:
                 self._names_changed = False
                 self._files.fsync_path(self.path)
-            if not self.entry_durable:
-                self._files.fsync_path(self._disk.path)
-                self.entry_durable = True
+            self._sync_entry()
         except StorageError as error:
             if self._closed and isinstance(error.__cause__, FileNotFoundError):
                 return  # Renamed to be deleted, since we looked.
             self._names_changed = True
+            self._disk.write_failed(error)
+            raise
+
+    def _sync_entry(self) -> None:
+        if not self.entry_durable:
+            self._files.fsync_path(self._disk.path)
+            self.entry_durable = True
+
+    def sync_entry(self) -> None:
+        """Make the name of the log's own directory durable. Worker threads. After a StorageError
+        the disk is offline."""
+        try:
+            self._sync_entry()
+        except StorageError as error:
             self._disk.write_failed(error)
             raise
 
@@ -806,6 +839,7 @@ class PartitionLog:
     def _begin_truncation(self, end_offset: Offset) -> None:
         with self._lock:
             self._truncations += 1
+            self._cuts.append(end_offset)
             self._cut_unsynced = True
             self.recovery_point = min(self.recovery_point, end_offset)
         self._closed_at = NO_OFFSET
@@ -901,6 +935,53 @@ class PartitionLog:
             self.topic_partition, gone, self.log_start_offset,
         )  # fmt: skip
         return gone
+
+    # Taking another log's place, in another directory; see `directory.py`.
+
+    @property
+    def cut_count(self) -> int:
+        """How often it was truncated since it was opened."""
+        return len(self._cuts)
+
+    def lowest_cut_since(self, cuts_seen: int) -> Offset:
+        """What of it stayed as it was since it had been truncated `cuts_seen` times ends here, or
+        where the log does."""
+        return min([self._end, *self._cuts[cuts_seen:]])
+
+    def skip_to(self, offset: Offset) -> None:
+        """End at `offset`, above the end, with nothing in between: compaction left nothing there.
+        A log that was empty starts there as well."""
+        if self._disk.offline is not None or self._closed:
+            self._refuse()
+        assert offset >= self._end
+        if offset > self._end:
+            self._roll(offset)
+            self._end = offset
+
+    def take_over(self, other: "PartitionLog") -> None:
+        """Be what `other` is, of which it holds all batches by now: its epochs, which may be of
+        leaders that wrote nothing, its producers, who must not share them any more, and where it
+        starts."""
+        assert self._end == other.log_end_offset
+        self.epochs.take_over(other.epochs)
+        self.producers = other.producers
+        if other.cleaned_to is not None and self.cleaned_to is None:
+            self.cleaned_to = self.log_start_offset  # It may have holes.
+        self.advance_log_start_offset(other.log_start_offset)
+        self.config = other.config
+
+    def relocate(self, path: str) -> None:
+        """Rename its directory, of the same parent, while no thread works on it. Durable with
+        `sync_entry` or a flush."""
+        self._files.rename(self.path, path)
+        self._disk.relocated(self.path, path)
+        self.path = path
+        self._snapshots.relocate(path)
+        for segment in self._segments:
+            segment.relocate(path)
+        unsynced = [os.path.join(path, os.path.basename(name)) for name in self._unsynced]
+        self._unsynced = collections.deque(unsynced)
+        self.entry_durable = False
 
     # Compacting; what survives is decided elsewhere, see `cleaner.py`.
 

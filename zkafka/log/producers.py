@@ -305,6 +305,10 @@ class Snapshots:
         """At which offsets there are snapshots, rising."""
         return tuple(self._offsets)
 
+    def relocate(self, directory: str) -> None:
+        """The log's directory was renamed to this."""
+        self._directory = directory
+
     def path(self, offset: Offset) -> str:
         """The file of the snapshot at `offset`."""
         return os.path.join(self._directory, f"{offset:020d}{SNAPSHOT_SUFFIX}")

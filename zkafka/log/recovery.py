@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 EPOCHS_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "partition.metadata"
+MOVES_FILE = "zkafka.moves"
+"""How often the log was moved to another data directory, in one line; ours, Kafka passes over it.
+It is not there before the first move."""
 
 _INDEX_SUFFIXES = (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
 _OFFSET_DIGITS = 20
@@ -54,6 +57,7 @@ class LoadedLog:
     """What was found: `segments` is not empty, its last one active."""
 
     topic_id: uuid.UUID | None
+    moves: int = 0
     segments: list[Segment]
     epochs: EpochCache
     producers: ProducerStates
@@ -137,6 +141,8 @@ def load(
         if topic_id is None:
             logger.warning("unreadable topic id path=%s", os.path.join(path, METADATA_FILE))
 
+    moves = _read_moves(disk, path) if MOVES_FILE in names else 0
+
     if not segments:
         segments = [_first_segment(disk, path, log_start_offset)]
     end_offset = _clean_end(segments, epochs, log_start_offset) if clean else None
@@ -176,6 +182,7 @@ def load(
     snapshots.keep_bases(segment.base_offset for segment in segments)
     return LoadedLog(
         topic_id=topic_id,
+        moves=moves,
         segments=segments,
         epochs=epochs,
         producers=producers,
@@ -277,6 +284,17 @@ def _without_orphans(disk: Disk, path: str, names: list[str]) -> list[str]:
         else:
             kept.append(name)
     return kept
+
+
+def _read_moves(disk: Disk, path: str) -> int:
+    """How often the log was moved. It is durable before it matters: what makes no sense was being
+    written when the power went, in a log that has replaced no other."""
+    path = os.path.join(path, MOVES_FILE)
+    data = disk.files.read_file(path) or b""
+    if data.strip().isdigit():
+        return int(data)
+    logger.warning("unreadable count of moves path=%s", path)
+    return 0
 
 
 def _read_epochs(disk: Disk, path: str) -> EpochCache:

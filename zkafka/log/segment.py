@@ -724,6 +724,14 @@ class Segment:
         self.offset_index.file.path = self.stem + INDEX_SUFFIX + suffix
         self.time_index.file.path = self.stem + TIME_INDEX_SUFFIX + suffix
 
+    def relocate(self, directory: str) -> None:
+        """The directory was renamed to this, while no thread opens files by name."""
+        self.directory = directory
+        self.stem = os.path.join(directory, os.path.basename(self.stem))
+        self.path = self.stem + LOG_SUFFIX + self.suffix
+        self.offset_index.file.path = self.stem + INDEX_SUFFIX + self.suffix
+        self.time_index.file.path = self.stem + TIME_INDEX_SUFFIX + self.suffix
+
     def look_as_old_as(self, other: "Segment") -> None:
         """Take over the file's time of modification: where records have no timestamps, retention
         goes by it."""

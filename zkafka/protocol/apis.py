@@ -7,8 +7,9 @@ connection, as Kafka does.
 **Where we differ from Kafka 3.9**: the lowest versions are those of Kafka 4 (KIP-896) where Kafka
 4 dropped some: Produce from 3, Fetch from 4, ListOffsets from 1, OffsetCommit from 2, OffsetFetch
 from 1, CreateTopics from 2, DeleteTopics from 1, OffsetForLeaderEpoch from 2, DescribeConfigs from
-1, DescribeLogDirs from 1. Produce is nevertheless advertised from 0: released librdkafka versions
-compress only where Produce v0 is on offer (KAFKA-18659); asking for 0 to 2 closes the connection.
+1, AlterReplicaLogDirs and DescribeLogDirs from 1. Produce is nevertheless advertised from 0:
+released librdkafka versions compress only where Produce v0 is on offer (KAFKA-18659); asking for 0
+to 2 closes the connection.
 ControlledShutdown starts at 1 (version 0 has a request header of its own, last used by 0.8) and
 AlterPartition at 2 (the first with topic ids).
 
@@ -55,6 +56,7 @@ class ApiKey(enum.IntEnum):
     OFFSET_FOR_LEADER_EPOCH = 23
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
+    ALTER_REPLICA_LOG_DIRS = 34
     DESCRIBE_LOG_DIRS = 35
     CREATE_PARTITIONS = 37
     DELETE_GROUPS = 42
@@ -154,6 +156,7 @@ APIS: Mapping[int, Api] = MappingProxyType(
             _api(ApiKey.OFFSET_FOR_LEADER_EPOCH, 2, 4, 4),
             _api(ApiKey.DESCRIBE_CONFIGS, 1, 4, 4),
             _api(ApiKey.ALTER_CONFIGS, 0, 2, 2),
+            _api(ApiKey.ALTER_REPLICA_LOG_DIRS, 1, 2, 2),
             _api(ApiKey.DESCRIBE_LOG_DIRS, 1, 4, 2),
             _api(ApiKey.CREATE_PARTITIONS, 0, 3, 2),
             _api(ApiKey.DELETE_GROUPS, 0, 2, 2),

@@ -14,9 +14,9 @@ what the rest of the broker calls: append, read, look up. `control.py` obeys the
 as `roles.py` finds it to be news. `fetcher.py` is one task per leader followed, speaking in the
 sessions of `session.py`; `proposals.py` takes changes of the in-sync set to the controller
 (KIP-497); `upkeep.py` flushes, retains and checkpoints, and has `cleaning.py` compact what is to be
-compacted. `validation.py` is what a client's batch
-must satisfy, `opening.py` what happens to one whose records must be looked at. Those who must wait
-sleep in `purgatory.py`.
+compacted; `moving.py` takes replicas from one log directory to another. `validation.py` is what a
+client's batch must satisfy, `opening.py` what happens to one whose records must be looked at. Those
+who must wait sleep in `purgatory.py`, those who move many bytes in `throttle.py`.
 
 Roles are assigned by the controller (LeaderAndIsr, StopReplica) and by nobody else. Every role has
 a leader epoch, and whoever speaks with an older one is refused (KIP-101, KIP-279, KIP-320).

@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from zkafka.clock import Clock
-from zkafka.config import DOUBLE_MAX, BrokerConfig
+from zkafka.config import BrokerConfig
 from zkafka.errors import ApiError, StorageError
 from zkafka.log.cleaner import (
     CleanerLimits,
@@ -41,6 +41,7 @@ from zkafka.log.segment import SegmentGone
 from zkafka.model import Offset
 from zkafka.offload import Offload
 from zkafka.replication.replica import Replica
+from zkafka.replication.throttle import Throttle
 
 if TYPE_CHECKING:
     from zkafka.replication.replicas import Replicas
@@ -177,6 +178,7 @@ class Cleaner:
         return (
             not replica.is_offline
             and not log.closed
+            and self._replicas.moves.get(replica.topic_partition) is None
             and "compact" in log.config.cleanup_policy
             and log not in self._in_progress
             and log not in self._put_off
@@ -271,24 +273,6 @@ class Cleaner:
             bytes_read=self._bytes_read,
             bytes_written=self._bytes_written,
         )
-
-
-class Throttle:
-    """So many bytes per second, over all who pay here."""
-
-    def __init__(self, bytes_per_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._paid_until = 0.0
-
-    async def pay(self, size: int) -> None:
-        """Waits until `size` bytes more may have been moved; not at all without a limit."""
-        if self._bytes_per_s >= DOUBLE_MAX:
-            return
-        now = trio.current_time()
-        # A rate of nothing, which Kafka accepts as well, waits for ever.
-        wait_s = size / self._bytes_per_s if self._bytes_per_s > 0 else float("inf")
-        self._paid_until = max(self._paid_until, now) + wait_s
-        await trio.sleep_until(self._paid_until)
 
 
 def _look(

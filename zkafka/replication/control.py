@@ -99,7 +99,8 @@ class ControlRequests:
         self._clock = clock
         self.controller_epoch: ControllerEpoch = NO_EPOCH
         """That of the last request obeyed."""
-        self._turn = trio.Lock()
+        self.turn = trio.Lock()
+        """Held by whoever changes what is hosted, and where."""
 
     async def apply_leader_and_isr(self, request: LeaderAndIsrRequest) -> LeadershipChanges:
         """Take the roles that the controller gives, where they are news (`roles.py`).
@@ -107,7 +108,7 @@ class ControlRequests:
         Waits: for control requests before it, and for the disk where logs are created. A
         cancellation in the middle leaves logs without a role, which a repetition finds.
         """
-        async with self._turn:
+        async with self.turn:
             error = self._fence(request.broker_epoch, request.controller_epoch)
             if error is not ErrorCode.NONE:
                 return LeadershipChanges(
@@ -202,14 +203,18 @@ class ControlRequests:
         """
         created: dict[TopicPartition, LogDirectory] = {}
         configs: dict[str, LogConfig] = {}
-        counts = {d: len(d.logs) for d in self._replicas.log_dirs if d.offline is None}
+        counts = {
+            d: len(d.logs) + len(d.futures) for d in self._replicas.log_dirs if d.offline is None
+        }
         for count, order in enumerate(orders, 1):
             tp = order.topic_partition
             online = [d for d in counts if d.offline is None]
             if not online:
                 break
-            # The emptiest; of several the one configured first.
-            directory = min(online, key=lambda d: counts[d])
+            # The one asked for; else the emptiest; of several the one configured first.
+            directory = self._replicas.moves.take_preferred(tp)
+            if directory is None:
+                directory = min(online, key=lambda d: counts[d])
             if tp.topic not in configs:
                 configs[tp.topic] = self._config_for(tp.topic)
             topic_id = None if order.topic_id == NULL_UUID else order.topic_id
@@ -223,10 +228,10 @@ class ControlRequests:
             self._replicas.host(log, directory, 0)
             if count % YIELD_EVERY == 0:
                 await trio.lowlevel.checkpoint()
-        failed = await self._sync(set(created.values()))
+        failed = await self.sync(set(created.values()))
         return {tp for tp, directory in created.items() if directory in failed}
 
-    async def _sync(self, directories: Iterable[LogDirectory]) -> set[LogDirectory]:
+    async def sync(self, directories: Iterable[LogDirectory]) -> set[LogDirectory]:
         """Make creations and deletions durable, all directories at the same time; where it
         failed."""
         failed: set[LogDirectory] = set()
@@ -305,7 +310,7 @@ class ControlRequests:
 
         Waits: for control requests before it, and for the disk where logs are deleted.
         """
-        async with self._turn:
+        async with self.turn:
             error = self._fence(request.broker_epoch, request.controller_epoch)
             if error is not ErrorCode.NONE:
                 return StopReplicaResponse(error_code=error), []
@@ -313,6 +318,7 @@ class ControlRequests:
             outcomes: dict[TopicPartition, ErrorCode] = {}
             stopped: list[TopicPartition] = []
             touched: dict[TopicPartition, LogDirectory] = {}
+            abandoned: set[LogDirectory] = set()
             for count, order in enumerate(stop_orders(request), 1):
                 tp = order.topic_partition
                 replica = self._replicas.hosted.get(tp)
@@ -322,6 +328,10 @@ class ControlRequests:
                     outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR if lost else ErrorCode.NONE
                     continue
                 verdict = judge_stop(order, replica.machine)
+                if verdict is None and order.delete:
+                    target = await self._replicas.moves.abandon(tp)
+                    abandoned |= set() if target is None else {target}
+                    verdict = judge_stop(order, replica.machine)  # It may have failed meanwhile.
                 if verdict is None:
                     verdict = self._stop(replica, delete=order.delete)
                     stopped.append(tp)
@@ -330,7 +340,7 @@ class ControlRequests:
                 outcomes[tp] = verdict
                 if count % YIELD_EVERY == 0:
                     await trio.lowlevel.checkpoint()
-            await self._sync(set(touched.values()))
+            await self.sync({*touched.values(), *abandoned})
             for tp, directory in touched.items():
                 if directory.offline is not None:
                     outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR

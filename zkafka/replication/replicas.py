@@ -33,17 +33,18 @@ Sources: KIP-101, KIP-112 (JBOD), KIP-227, KIP-320, KIP-392, KIP-497; Kafka's `R
 
 import enum
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
 import attrs
 import trio
 
 from zkafka.clock import Clock
-from zkafka.config import BrokerConfig, LogConfig
+from zkafka.config import DOUBLE_MAX, LONG_MAX, BrokerConfig, LogConfig
 from zkafka.errors import ApiError, DiskFull, ErrorCode, StorageError
 from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import Appended, PartitionLog, TimestampedOffset
@@ -68,6 +69,7 @@ from zkafka.protocol.records import LOG_APPEND_TIME, Batch, parse_batches, resta
 from zkafka.replication.control import ControlRequests, LeadershipChanges, ids
 from zkafka.replication.fetcher import Fetcher, Fetchers, FetchersStatistics
 from zkafka.replication.links import PeerLink
+from zkafka.replication.moving import Moves
 from zkafka.replication.opening import (
     is_small,
     must_open,
@@ -100,6 +102,7 @@ from zkafka.replication.partition import (
 from zkafka.replication.proposals import IsrProposals
 from zkafka.replication.purgatory import Purgatory
 from zkafka.replication.replica import PartitionView, Replica
+from zkafka.replication.throttle import Throttle
 from zkafka.replication.truncation import RestartAt, TruncateTo
 from zkafka.replication.upkeep import Upkeep
 from zkafka.replication.validation import client_batch
@@ -229,13 +232,23 @@ class OffsetFound:
     leader_epoch: LeaderEpoch = NO_EPOCH
 
 
+class HostedPartition(NamedTuple):
+    """One log in it, in bytes. The lag, in offsets: of a replica's log behind the high watermark,
+    of a future one behind the replica's log."""
+
+    topic_partition: TopicPartition
+    size: int
+    offset_lag: int
+    is_future: bool
+
+
 @attrs.frozen
 class HostedLog:
-    """One log directory as DescribeLogDirs shows it: (partition, bytes, offset lag) for each."""
+    """One log directory as DescribeLogDirs shows it."""
 
     path: str
     error: ErrorCode
-    partitions: Sequence[tuple[TopicPartition, int, int]]
+    partitions: Sequence[HostedPartition]
     total_bytes: int
     usable_bytes: int
 
@@ -343,7 +356,23 @@ class Replicas:
             offload=offload,
             clock=clock,
         )
+        self._move_throttle = Throttle(DOUBLE_MAX)
+        self.moves = Moves(
+            log_dirs=self.log_dirs,
+            configured=map(os.path.abspath, config.log_dirs),
+            hosted=self._hosted,
+            is_known=lambda tp: metadata.image.partition(tp) is not None,
+            turn=self._control.turn,
+            sync=self._control.sync,
+            swapped=self._swapped,
+            storage_failed=self.storage_failed,
+            pay=self._move_throttle.pay,
+            threads=config.num_replica_alter_log_dirs_threads,
+            offload=offload,
+            clock=clock,
+        )
         self._host_loaded(logs)
+        self.moves.resume()
 
     def _host_loaded(self, logs: Mapping[TopicPartition, PartitionLog]) -> None:
         for directory in self.log_dirs:
@@ -391,6 +420,7 @@ class Replicas:
             nursery.start_soon(self._proposals.run)
             nursery.start_soon(self._watch_lag)
             nursery.start_soon(self.upkeep.run)
+            nursery.start_soon(self.moves.run)
             task_status.started()
             await self._no_storage.wait()
             nursery.cancel_scope.cancel()
@@ -871,6 +901,9 @@ class Replicas:
             found = await self._offload.run(
                 lambda: log.offset_for_timestamp(timestamp, upper_bound=end)
             )
+        if replica.log is not log:
+            # Moved, and closed, while a thread looked.
+            return await self._find_offset(replica, timestamp, replica_id, isolation)
         if found is not None and found.offset < bound:
             return OffsetFound(ErrorCode.NONE, found.timestamp, found.offset, found.leader_epoch)
         if unsettled:
@@ -1083,6 +1116,17 @@ class Replicas:
 
     # ------------------------------------------------------------------------------ storage
 
+    def _swapped(self, replica: Replica) -> None:
+        """It has been given another log, of another directory, that holds the same."""
+        self.log_start_moved(replica)
+        if self.must_flush(replica):
+            self.upkeep.flush_soon(replica)
+
+    def throttle_moves(self, bytes_per_s: float) -> None:
+        """Move replicas between directories at this rate from now on, all together; LONG_MAX for
+        any."""
+        self._move_throttle.change(DOUBLE_MAX if bytes_per_s >= LONG_MAX else bytes_per_s)
+
     def storage_failed(self, error: StorageError) -> None:
         """Something on a disk failed. If its directory went offline for it, so do its replicas.
 
@@ -1114,6 +1158,7 @@ class Replicas:
                 replica.machine.leader_epoch,
                 directory.path,
             )
+        self.moves.directory_failed(directory)
         for replica in lost:
             self.wake_all(replica)
         self._on_log_dir_failure(directory.path)
@@ -1139,10 +1184,16 @@ class Replicas:
             else:
                 total, usable = usage.total, usage.free
             partitions = [
-                (tp, log.size, self._offset_lag(tp, log))
-                for tp, log in sorted(directory.logs.items())
+                HostedPartition(tp, log.size, self._offset_lag(tp, log), is_future=False)
+                for tp, log in directory.logs.items()
                 if wanted is None or tp in wanted
             ]
+            for tp, future in directory.futures.items():
+                move = self.moves.get(tp)
+                if move is not None and (wanted is None or tp in wanted):
+                    lag = move.way.offset_lag
+                    partitions.append(HostedPartition(tp, future.size, lag, is_future=True))
+            partitions.sort()
             described.append(HostedLog(directory.path, ErrorCode.NONE, partitions, total, usable))
         return described
 

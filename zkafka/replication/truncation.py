@@ -22,6 +22,7 @@ Sources: KIP-101, KIP-279, KIP-320, KIP-595 (diverging epoch in Fetch); Kafka's
 `AbstractFetcherThread`.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -34,6 +35,27 @@ class Epochs(Protocol):
 
     def end_offset_for(self, leader_epoch: LeaderEpoch, log_end_offset: Offset) -> EpochEndOffset:
         """The end of `leader_epoch`, or of the largest epoch below it."""
+
+
+class EpochTable(Epochs, Protocol):
+    """And of one that is looked through."""
+
+    @property
+    def entries(self) -> Sequence[tuple[LeaderEpoch, Offset]]:
+        """All (epoch, start offset), rising."""
+
+
+def common_end(ours: EpochTable, our_end: Offset, theirs: EpochTable, their_end: Offset) -> Offset:
+    """Up to where two logs of one partition agree, as far as their epochs can tell; 0 if they
+    share none. Both are at hand, so that no rounds are needed."""
+    known = {epoch for epoch, _ in theirs.entries}
+    for epoch, _ in reversed(ours.entries):
+        if epoch in known:
+            return min(
+                ours.end_offset_for(epoch, our_end).end_offset,
+                theirs.end_offset_for(epoch, their_end).end_offset,
+            )
+    return 0
 
 
 @attrs.frozen

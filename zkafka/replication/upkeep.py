@@ -113,7 +113,12 @@ class Upkeep:
         """Write down the high watermarks as they are now."""
         marks: dict[LogDirectory, dict[TopicPartition, Offset]] = {}
         for tp, replica in self._replicas.hosted.items():
-            marks.setdefault(replica.directory, {})[tp] = replica.machine.high_watermark
+            mark = replica.machine.high_watermark
+            marks.setdefault(replica.directory, {})[tp] = mark
+            move = self._replicas.moves.get(tp)
+            if move is not None:
+                mark = min(mark, move.way.future.log_end_offset)
+                marks.setdefault(move.way.target, {})[tp] = mark
         for directory in self._log_dirs:
             job = partial(directory.write_high_watermarks, marks.get(directory, {}))
             await self._on_disk(directory, job)

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
+MOVE_RATE: Final = "replica.alter.log.dirs.io.max.bytes.per.second"
+
 TOPIC_RESOURCE: Final = 2
 BROKER_RESOURCE: Final = 4
 
@@ -63,7 +65,8 @@ BROKER_RESOURCE: Final = 4
 class ConfigsChanged:
     """Tells the parts that settings changed.
 
-    `topics` are those to ask `config_for` again; None for all, since a default changed.
+    `topics` are those to ask `config_for` again; None for all, since a default changed. `move_rate`
+    may have changed in any case.
     `unclean_enabled` are those of them for which unclean leader election was turned on; None for
     all, where its default was.
     """
@@ -107,6 +110,19 @@ class Configs:
     def log_defaults(self) -> LogConfig:
         """What a topic without overrides gets now, dynamic broker settings included."""
         return self._defaults
+
+    @property
+    def move_rate(self) -> int:
+        """Bytes per second for moves between log directories, now."""
+        declared = BROKER_SETTINGS[MOVE_RATE]
+        text = self._broker.merged().get(MOVE_RATE)
+        try:
+            rate = declared.default if text is None else declared.parse(text)
+        except ConfigError as error:
+            log.warning("dynamic broker setting left out: %s", error)
+            rate = declared.default
+        assert isinstance(rate, int)
+        return rate
 
     def config_for(self, topic: str) -> LogConfig:
         """What the topic's logs obey. Never waits; the same object until something changes."""
@@ -240,7 +256,7 @@ class Configs:
 
     def _adopt_broker(self, broker: BrokerValues) -> None:
         """Take over new dynamic broker settings; those that are no configuration are left out."""
-        before = self._defaults
+        before, rate = self._defaults, self.move_rate
         try:
             self._defaults = LogConfig.from_broker_properties(broker.merged())
         except ConfigError as error:
@@ -254,6 +270,11 @@ class Configs:
             self._call(
                 ConfigsChanged(topics=None, unclean_enabled=None if turned_on else frozenset())
             )
+        elif self.move_rate != rate:
+            log.info(
+                "rate of moves changed broker=%d bytes_per_s=%d", self._broker_id, self.move_rate
+            )
+            self._call(ConfigsChanged(topics=frozenset()))
 
     def _tell(self, topics: frozenset[str], before: Mapping[str, LogConfig]) -> None:
         turned_on = frozenset(

@@ -19,6 +19,9 @@ _CODE = "error_code"
 _MESSAGE = "error_message"
 _PARTITION_NAMES = ("partition_index", "partition", "index", "partition_id")
 """Kafka's messages call a partition's number by all of these."""
+_TOPIC_NAMES = ("topic_name", "name", "topic")
+_GROUPS = ("dirs",)
+"""Arrays of a request whose items only group those of another one, and have no answer."""
 
 
 def error_response(
@@ -77,8 +80,9 @@ def _item(struct: type[Any], asked: Any, version: int, code: ErrorCode, message:
             if field.type.kind in ("array", "struct"):
                 continue
             given = field.name
-            if given in _PARTITION_NAMES:
-                given = next((n for n in _PARTITION_NAMES if hasattr(asked, n)), given)
+            for names_of_it in (_PARTITION_NAMES, _TOPIC_NAMES):
+                if given in names_of_it:
+                    given = next((n for n in names_of_it if hasattr(asked, n)), given)
             if given != _CODE and hasattr(asked, given):
                 values[field.name] = getattr(asked, given)
     else:
@@ -104,7 +108,10 @@ def _items(asked: Any, version: int) -> Sequence[Any]:
     """The elements of the first array in `asked`; a null array has none."""
     for field in schema_of(type(asked)).fields:
         if field.type.kind == "array" and _in(field, version):
-            return getattr(asked, field.name) or ()
+            found: Sequence[Any] = getattr(asked, field.name) or ()
+            if field.name in _GROUPS:
+                return [item for group in found for item in _items(group, version)]
+            return found
     return ()
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from zkafka.config import LogConfig
-from zkafka.log.directory import LogDirectory
+from zkafka.log.directory import LogDirectory, settle
 from zkafka.model import TopicPartition
 from zkafka.protocol.records import (
     Batch,
@@ -42,6 +42,10 @@ class Kept(NamedTuple):
 
 
 class World:
+    paths = ("/data",)
+    """Of all directories that a restart finds."""
+    topic_id = None
+
     def __init__(self, files, rng, config=CONFIG):
         self.files = files
         self.rng = rng
@@ -60,7 +64,7 @@ class World:
         files.fsync_path("/")  # As the operator made it.
         self.directory = LogDirectory.open("/data", files)
         self.directory.load(lambda topic: config)
-        self.log = self.directory.create(TP, None, config)
+        self.log = self.directory.create(TP, self.topic_id, config)
         self.directory.sync()
 
     @property
@@ -239,7 +243,7 @@ class World:
         self.may_be_absent = True
         self.histories.append({})
         self.directory.schedule_delete(self.log)
-        self.log = self.directory.create(TP, None, self.config)
+        self.log = self.directory.create(TP, self.topic_id, self.config)
         self.batches, self._empty_end, self.log_start = [], 0, 0
         self.sequences = {}
         self.directory.sync()
@@ -284,6 +288,10 @@ class World:
     def purge(self):
         self.directory.purge_deleted(self.now)
 
+    def go_on(self, directories, log):
+        """A restart found this log; the one to go on with."""
+        return log
+
     def reopen(self):
         self.directory.close(clean=True, broker_epoch=7)
         assert not self.files.open_files
@@ -326,11 +334,12 @@ class World:
 def verify_recovered(world, files, *, go_on=True):
     """Restart on what the power cut left in `files`; nothing durable is lost, nothing is
     invented. `go_on`: it is a log to go on with, and to close."""
-    directory = LogDirectory.open("/data", files)
-    logs = directory.load(lambda topic: world.config)
-    log = logs.get(TP)
+    directories = [LogDirectory.open(path, files) for path in world.paths]
+    for directory in directories:
+        directory.load(lambda topic: world.config)
+    log = settle(directories).get(TP)
     if log is None and world.may_be_absent:
-        directory.close(clean=False)
+        close(directories, clean=False)
         return
     assert log is not None, "its creation was made durable"
     log.check()
@@ -374,16 +383,23 @@ def verify_recovered(world, files, *, go_on=True):
     for producer_id, sequence in last.items():
         assert log.producers.get(producer_id).last_sequence == sequence
     if not go_on:
-        directory.close(clean=False)
+        close(directories, clean=False)
         return
+    log = world.go_on(directories, log)
     raw = build_batch([Record(None, b"afterwards", 1)])
     end = log.log_end_offset
     log.append_as_leader(Batch(memoryview(raw)), 1_000_000, 1)
     log.flush()
-    directory.write_recovery_points()
+    for directory in directories:
+        directory.write_recovery_points()
     assert read_all(log)[-1].base_offset == end
-    directory.close(clean=True)
+    close(directories, clean=True)
     assert not files.open_files
+
+
+def close(directories, *, clean):
+    for directory in directories:
+        directory.close(clean=clean)
 
 
 def read_all(log):

@@ -16,7 +16,7 @@ import trio
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
 from zkafka.errors import ErrorCode, PeerUnreachable
-from zkafka.log.directory import LogDirectory
+from zkafka.log.directory import LogDirectory, settle
 from zkafka.log.files import Files
 from zkafka.model import TopicPartition
 from zkafka.protocol import codec
@@ -143,9 +143,9 @@ class Broker:
         self.purgatory = Purgatory()
         self.offload = InPlace()
         self.log_dirs = [LogDirectory.open(path, self.files) for path in self.dirs]
-        logs = {}
         for directory in self.log_dirs:
-            logs |= directory.load(self.config_for)
+            directory.load(self.config_for)
+        logs = settle(self.log_dirs)
         self.replicas = Replicas(
             broker_id=self.broker_id,
             broker_epoch=lambda: self.broker_epoch,

@@ -15,7 +15,7 @@ from zkafka.log.directory import CLEANED_OFFSETS_FILE
 from zkafka.log.files import storage_error
 from zkafka.model import TopicPartition
 from zkafka.protocol.records import Record, build_batch, iter_records, parse_batches
-from zkafka.replication.cleaning import Throttle
+from zkafka.replication.throttle import Throttle
 
 OTHER = TopicPartition("payments", 0)
 

@@ -310,7 +310,7 @@ async def test_a_failed_directory_takes_its_replicas_offline_and_no_others(two_d
     assert broker.replicas.statistics().offline_replicas == 1
     described = await broker.replicas.describe_log_dirs()
     assert [d.error for d in described] == [ErrorCode.KAFKA_STORAGE_ERROR, NONE]
-    assert [tp for tp, _, _ in described[1].partitions] == [kept]
+    assert [found.topic_partition for found in described[1].partitions] == [kept]
 
 
 async def test_a_read_error_that_only_a_sender_met_is_noticed_by_the_next_fetch(two_dirs):

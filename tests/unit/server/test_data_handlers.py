@@ -32,7 +32,7 @@ from zkafka.protocol.messages.produce import (
 )
 from zkafka.protocol.records import Record, build_batch
 from zkafka.replication.opening import RecordsRefused
-from zkafka.replication.replicas import HostedLog
+from zkafka.replication.replicas import HostedLog, HostedPartition
 from zkafka.server.handlers import (
     delete_records,
     describe_log_dirs,
@@ -306,7 +306,7 @@ async def test_log_directories_are_described_by_topic(parts, monkeypatch):
     async def describe(wanted):
         asked.append(wanted)
         return [
-            HostedLog("/a", ErrorCode.NONE, [(TP, 100, 3)], 1000, 500),
+            HostedLog("/a", ErrorCode.NONE, [HostedPartition(TP, 100, 3, True)], 1000, 500),
             HostedLog("/b", ErrorCode.KAFKA_STORAGE_ERROR, [], -1, -1),
         ]
 
@@ -317,6 +317,7 @@ async def test_log_directories_are_described_by_topic(parts, monkeypatch):
     (topic,) = good.topics
     (partition,) = topic.partitions
     assert (topic.name, partition.partition_size, partition.offset_lag) == ("t", 100, 3)
+    assert partition.is_future_key
     assert (good.total_bytes, good.usable_bytes) == (1000, 500)
     assert (bad.log_dir, bad.error_code) == ("/b", ErrorCode.KAFKA_STORAGE_ERROR)
     await describe_log_dirs.handle(DescribeLogDirsRequest(topics=None), context)

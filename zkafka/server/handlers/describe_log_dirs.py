@@ -1,10 +1,11 @@
 """DescribeLogDirs (API key 35, versions 1 to 4): what each log directory of this broker holds.
 
-Null topics ask for all partitions. A partition's lag is what a follower has still to fetch. A
-directory that failed is told with KAFKA_STORAGE_ERROR and nothing in it. Partitions asked for that
-are not here are left out.
+Null topics ask for all partitions. A partition's lag is what a follower has still to fetch; that of
+a future replica, on its way to another directory, is what is still to be copied. A directory that
+failed is told with KAFKA_STORAGE_ERROR and nothing in it. Partitions asked for that are not here
+are left out.
 
-Where we differ from Kafka: no replica ever moves between directories here, so none is a future one.
+Where we differ from Kafka: none known.
 
 Version history: 1 (KIP-113); 2 flexible; 3 top-level error; 4 volume sizes (KIP-827).
 """
@@ -38,10 +39,13 @@ async def handle(
 
 def _result(directory: HostedLog) -> DescribeLogDirsResult:
     topics: dict[str, list[DescribeLogDirsPartition]] = {}
-    for tp, size, lag in directory.partitions:
+    for tp, size, lag, is_future in directory.partitions:
         topics.setdefault(tp.topic, []).append(
             DescribeLogDirsPartition(
-                partition_index=tp.partition, partition_size=size, offset_lag=lag
+                partition_index=tp.partition,
+                partition_size=size,
+                offset_lag=lag,
+                is_future_key=is_future,
             )
         )
     return DescribeLogDirsResult(
