@@ -666,10 +666,12 @@ class PartitionLog:
             truncations, rolls = self._truncations, self._rolls
             segments, target = self._segments, self._end
             recovery_point = self.recovery_point
+            # The cut itself must last, though all that it left was flushed before.
+            with_last = active_indexes or self._cut_unsynced
         try:
             for segment, end in zip(segments, _ends(segments, target), strict=True):
                 indexes = active_indexes or segment is not segments[-1]
-                if end <= recovery_point and not (indexes and segment is segments[-1]):
+                if end <= recovery_point and not (with_last and segment is segments[-1]):
                     continue
                 if not segment.try_acquire():
                     continue  # Deleted meanwhile.

@@ -4,6 +4,7 @@ import os
 import struct
 import uuid
 from pathlib import Path, PurePosixPath
+from random import Random
 
 import pytest
 from log_builders import append, batch_of, everything, load_log, new_log, read, sized
@@ -428,3 +429,22 @@ def test_a_file_of_ours_that_cannot_be_read_stops_the_load(log):
     segment(log, 9).mkdir()
     with pytest.raises(StorageError):
         load_log(log, clean=True, **SMALL)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flush_makes_a_cut_last_of_which_all_that_is_left_was_flushed_before(seed):
+    """Else the power may bring back what was cut, and keep the segment that came after."""
+    files = ForgetfulFiles()
+    files.make_directories("/data")
+    files.fsync_path("/")
+    log = new_log(PurePosixPath("/data"), files, segment_bytes=500)
+    append(log, *(sized(100) for _ in range(5)))
+    log.flush()
+    log.truncate_to(2)
+    log.flush()
+    append(log, *(sized(100) for _ in range(5)), epoch=1)
+    assert log.segment_bases == (0, 5)
+    again = load_log(log, files=files.after_power_cut(Random(seed)), segment_bytes=500)
+    found = everything(again)
+    assert found[:2] == [(0, 0), (1, 0)]
+    assert {epoch for _, epoch in found[2:]} <= {1}
