@@ -94,13 +94,15 @@ class Relocation:
         """What is to be copied next, None at the log's end; the caller releases it. Errors:
         StorageError."""
         log = self.log
-        self._has_caught_up = self._has_caught_up or self.remaining <= PIECE_BYTES
-        return log.read(
+        piece = log.read(
             self.future.log_end_offset,
             PIECE_BYTES,
             upper_bound=log.log_end_offset,
             at_least_one=True,
         )
+        if piece is not None and piece.size == self.remaining:
+            self._has_caught_up = True
+        return piece
 
     def append(self, piece: LogSlice, wall_ms: int) -> None:
         """Copy a piece, in any thread; does nothing where it was cut off meanwhile. Errors:
