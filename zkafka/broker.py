@@ -28,6 +28,7 @@ from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
 from zkafka.controller.controller import Controller
 from zkafka.controller.sentinels import Sentinels, SentinelStatistics
+from zkafka.errands import Errands
 from zkafka.errors import (
     CoordinationError,
     ErrorCode,
@@ -94,7 +95,8 @@ class Broker:
         )
         self._store = Store(self._session)
         self._offload = Offload(config.background_threads)
-        self._purgatory = Purgatory()
+        self._errands = Errands()
+        self._purgatory = Purgatory(self._errands)
         self._log_dirs: list[LogDirectory] = []
         self._listeners: list[Listener] = []
         self._controller_link: ControllerLink | None = None
@@ -395,6 +397,7 @@ class Broker:
                 admission=admission,
                 clock=self._clock,
                 run_in_thread=self._offload.run,
+                errands=self._errands,
                 exempt=several and endpoint.listener == self.config.inter_broker_listener_name,
             )
             listener.bind()

@@ -8,12 +8,14 @@ Laws:
   are answered.
 - Produces that wait are at most `requests_max`, and `request_bytes_max` with one more; then
   the connection is read no further.
-- One task at a time sends: the reader, while no Produce waits; else the writer.
+- One at a time sends: the reader, while nothing that was begun waits; else whoever ends the wait,
+  and the writer what the socket had no room for.
 
-After a Produce the reader sleeps, and what comes is answered without waking it, in whatever task
-notices (`poller.py`): requests that came together are begun one after the other and their answers
-leave together. The reader wakes for what has to wait for something; the writer starts with the
-first Produce that must.
+After a Produce or a Fetch the reader sleeps, and what comes is answered without waking it, in
+whatever task notices (`poller.py`): requests that came together are begun one after the other and
+their answers leave together. What has to wait for replicas or bytes waits without a task, and is
+answered by whoever brings them (`Pending.when_ready`). The reader wakes for all other requests, and
+with the writer for what does not fit into the socket.
 
 Ends: with the end of the stream, a lost connection, a `CloseConnection` answer, or a
 RemoteProtocolError (what came before it is answered first). `stop` ends it after the requests that
@@ -54,6 +56,7 @@ RECEIVE_COST = 8
 LITTLE = 4096
 """Bytes received at once of which we think that their sender waits for answers."""
 _PRODUCE = int(ApiKey.PRODUCE)
+_FETCH = int(ApiKey.FETCH)
 
 
 @attrs.define
@@ -118,7 +121,14 @@ class Conversation:
         self._queue: deque[tuple[Pending, int]] = deque()
         self._queued_bytes = 0
         self._unanswered = 0
-        """Queued Produces whose answers are not sent yet, those of the writer included."""
+        """Queued requests whose answers are not sent yet, those of the writer included."""
+        self._exclusive = False
+        """Whether what is queued is a Fetch: nothing is begun before it is answered."""
+        self._unsent: Parts = []
+        """Answers to what was queued; if there are any, the writer sends them."""
+        self._left = 0
+        """Requests they answer, and the bytes those had."""
+        self._left_bytes = 0
         self._queued = trio.lowlevel.ParkingLot()
         self._answered = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
@@ -129,13 +139,15 @@ class Conversation:
         """What was done since others last had their turn, in requests."""
         self._received = 0
         """Bytes that came last."""
-        self._producing = False
-        """Whether the last request was a Produce: then the next may well be answered on the spot;
-        any other needs this task, which had better wake at once."""
+        self._on_the_spot = False
+        """Whether the last request was one that `begin` takes: then the next may well be answered
+        on the spot; any other needs this task, which had better wake at once."""
         self._answers: Parts = []
         """Those complete and not sent, while no Produce waits."""
         self._held: tuple[Request, Pending | None] | None = None
         """A request that the reader has to wait for, and what became of it if it was begun."""
+        self._closing: _Closing | None = None
+        """An answer said so, when those before it are sent."""
         self._failure: RemoteProtocolError | ConnectionLost | None = None
         """What `_serve` met, for the reader to end with."""
         now_ms = clock.monotonic_ms()
@@ -193,10 +205,16 @@ class Conversation:
                     await self._read()
                     nursery.cancel_scope.cancel()
         finally:
+            for pending, _ in self._queue:
+                pending.give_up()
             self._queue.clear()
             release_slices(self._answers)
+            release_slices(self._unsent)
             if self._held is not None:
-                self._held[0].release()
+                request, held = self._held
+                request.release()
+                if held is not None:
+                    held.give_up()
             self._connection.close()
             await self._transport.aclose()
 
@@ -247,27 +265,38 @@ class Conversation:
                 break
             self._traffic.requests += 1
             self._turn += 1
-            self._producing = request.header.api_key == _PRODUCE
-            if not self._producing:
+            api_key = request.header.api_key
+            self._on_the_spot = api_key in (_PRODUCE, _FETCH)
+            if self._exclusive or (api_key != _PRODUCE and not self._may_fetch(api_key)):
                 self._held = request, None
                 return False
             try:
-                begun = self._dispatcher.begin(request, self.info)
+                pending = self._begin(request)
             except BaseException:
                 request.release()
                 raise
-            if type(begun) is bytes and not self._unanswered:
-                request.release()
-                self._traffic.answers += 1
-                answers.append(begun)
-                continue
-            pending = Answered(begun) if isinstance(begun, bytes) else begun
-            if not self._may_queue(pending, request.size):
-                self._held = request, pending
-                return False
+            if pending is not None:
+                if pending.overlaps and not self._may_queue(pending, request.size):
+                    self._held = request, pending
+                    return False
+                self._enqueue(pending, request.size)
             request.release()
-            self._enqueue(pending, request.size)
         return not answers or self._sent(answers)
+
+    def _begin(self, request: Request) -> Pending | None:
+        """Begin a Produce or a Fetch; None if its answer is among the answers."""
+        begun = self._dispatcher.begin(request, self.info)
+        if isinstance(begun, bytes):
+            if self._unanswered:
+                return Answered(begun)
+            self._answers.append(begun)
+        elif isinstance(begun, list):
+            assert not self._unanswered, "a Fetch is begun when all before it is answered"
+            self._answers += begun
+        else:
+            return begun
+        self._traffic.answers += 1
+        return None
 
     async def _go_on(self) -> None:
         """What `_advance` could not do: send more than the socket takes, give others their turn,
@@ -278,12 +307,25 @@ class Conversation:
             if self._turn >= TURN:
                 await self._yield()
             return
-        request, begun = self._held
+        request, pending = self._held
         try:
-            if begun is None:
-                await self._handle(request, self._answers)
-            else:
-                await self._produce(begun, request.size, self._answers)
+            if pending is None:
+                if self._answers:
+                    await self._send(self._answers)
+                await self._wait_answered()
+                if self._stopping:
+                    return
+                if self._on_the_spot:
+                    pending = self._begin(request)
+                else:
+                    await self._handle(request, self._answers)
+            if pending is not None:
+                self._held = request, pending
+                await self._await_turn(pending, request.size, self._answers)
+        except BaseException:
+            if pending is not None:
+                pending.give_up()
+            raise
         finally:
             self._held = None
             request.release()
@@ -333,7 +375,7 @@ class Conversation:
         if not connection.buffered and self._received < LITTLE:
             connection.rest()
             self._turn = 0
-            if self._producing:
+            if self._on_the_spot:
                 await transport.wait_served(self._serve)
                 if self._busy:
                     return True
@@ -367,14 +409,14 @@ class Conversation:
         self._received = count
         self._traffic.bytes_in += count
 
-    async def _produce(self, pending: Pending, size: int, answers: Parts) -> None:
-        """The answer to a Produce of `size` bytes, if it is ready; else its place in the queue."""
+    async def _await_turn(self, pending: Pending, size: int, answers: Parts) -> None:
+        """The answer to a request of `size` bytes, if it is ready; else its place in the queue."""
         if pending.unopened:
             if answers:
                 await self._send(answers)
             await pending.open()
         if not self._unanswered and pending.ready:
-            self._add(await pending.finish(), answers)
+            self._add(pending.answer(), answers)
             return
         if answers:
             await self._send(answers)
@@ -384,8 +426,17 @@ class Conversation:
         ):
             await self._answered.park()
 
+    def _may_fetch(self, api_key: int) -> bool:
+        """Whether this is a Fetch, and one that waits may be queued in the step that begins it: it
+        would not hear of what moves in between."""
+        return (
+            api_key == _FETCH
+            and not self._unanswered
+            and (not self._answers or self._sent(self._answers))
+        )
+
     def _may_queue(self, pending: Pending, size: int) -> bool:
-        """Whether this is one for the writer, and what comes after it may be read at once."""
+        """Whether this is one for the queue, and what comes after it may be read at once."""
         return (
             not pending.unopened
             and (self._unanswered > 0 or not pending.ready)
@@ -398,15 +449,46 @@ class Conversation:
         self._queue.append((pending, size))
         self._queued_bytes += size
         self._unanswered += 1
-        if self._start_writer is not None:
-            self._start_writer()
-            self._start_writer = None
-        self._queued.unpark()
+        self._exclusive = not pending.overlaps
+        if len(self._queue) == 1 and not self._left:
+            self._answer_queued()
+
+    def _answer_queued(self) -> None:
+        """Answer what is ready at the head of the queue, together; the rest when it is. Whoever
+        made it ready calls this. What the socket has no room for is left to the writer."""
+        queue, answers = self._queue, self._unsent
+        try:
+            while queue and queue[0][0].ready:
+                pending, size = queue.popleft()
+                self._left += 1
+                self._left_bytes += size
+                self._add(pending.answer(), answers)
+            if answers and not self._sent(answers):
+                self._wake_writer()
+                return
+        except ConnectionLost as error:
+            self._lost(error)
+            return
+        except _Closing as closing:
+            self._closing = closing
+            self._wake_writer()
+            return
+        if self._left:
+            self._account()
+        if queue:
+            queue[0][0].when_ready(self._answer_queued)
+
+    def _account(self) -> None:
+        """The answers are sent: take note, and let those go on who wait for that."""
+        self._unanswered -= self._left
+        self._queued_bytes -= self._left_bytes
+        self._left = self._left_bytes = 0
+        self._exclusive = False
+        self._active_ms = self._clock.monotonic_ms()
+        self._answered.unpark_all()
+        self._end_if_stopped()
 
     async def _handle(self, request: Request, answers: Parts) -> None:
-        if answers:
-            await self._send(answers)
-        await self._wait_answered()
         self._add(await self._dispatcher.handle(request, self.info), answers)
         self._active_ms = self._clock.monotonic_ms()
 
@@ -422,18 +504,12 @@ class Conversation:
             await self._answered.park()
 
     def _sent(self, answers: Parts) -> bool:
-        """Send them at once, if they are bytes and the socket has room; what is left of them is for
+        """Send them at once, if they are small and the socket has room; what is left of them is for
         `_send`."""
-        parts = answers if len(answers) < 2 else _joined(answers)
-        data = parts[0]
-        if type(data) is not bytes or len(parts) > 1:
-            return False
-        sent = self._transport.send_nowait(data)
-        if sent < len(data):
-            answers[:] = [memoryview(data)[sent:]]
-            return False
-        answers.clear()
-        return True
+        left = self._transport.send_nowait(answers)
+        if left is not answers:
+            answers[:] = left
+        return not left
 
     async def _send(self, answers: Parts) -> None:
         """Send them all; the list is empty afterwards, also when that failed."""
@@ -442,36 +518,35 @@ class Conversation:
         await self._transport.send(parts if len(parts) < 2 else _joined(parts))
         self._active_ms = self._clock.monotonic_ms()
 
+    def _wake_writer(self) -> None:
+        if self._start_writer is not None:
+            self._start_writer()
+            self._start_writer = None
+        self._queued.unpark()
+
     async def _write(self) -> None:
-        """The writer: answers Produces in order, those that are ready together."""
-        answers: Parts = []
+        """The writer: sends what `_answer_queued` could not, and has that go on."""
         try:
             while True:
-                while not self._queue:
+                if self._unsent:
+                    await self._send(self._unsent)
+                if self._closing is not None:
+                    break
+                if self._left:
+                    self._account()
+                    self._answer_queued()
+                else:
                     await self._queued.park()
-                count = size = 0
-                try:
-                    while self._queue and (not count or self._queue[0][0].ready):
-                        pending, request_size = self._queue[0]
-                        answer = await pending.finish()
-                        self._queue.popleft()
-                        count += 1
-                        size += request_size
-                        self._add(answer, answers)
-                finally:
-                    if answers:
-                        await self._send(answers)
-                self._unanswered -= count
-                self._queued_bytes -= size
-                self._answered.unpark_all()
-                self._end_if_stopped()
         except ConnectionLost as error:
-            logger.debug("connection lost peer=%s: %s", self.peer, error)
-            self._scope.cancel()
-        except _Closing as closing:
-            if closing.reason:
-                logger.info("closing connection peer=%s: %s", self.peer, excerpt(closing.reason))
-            self._scope.cancel()
+            self._lost(error)
+            return
+        if self._closing.reason:
+            logger.info("closing connection peer=%s: %s", self.peer, excerpt(self._closing.reason))
+        self._scope.cancel()
+
+    def _lost(self, error: ConnectionLost) -> None:
+        logger.debug("connection lost peer=%s: %s", self.peer, error)
+        self._scope.cancel()
 
 
 def _joined(parts: Parts) -> Parts:

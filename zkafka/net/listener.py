@@ -32,6 +32,7 @@ import trio
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig
+from zkafka.errands import Errands
 from zkafka.errors import StartupError
 from zkafka.model import Endpoint
 from zkafka.net.conversation import Conversation, MemoryWait, Traffic
@@ -194,6 +195,7 @@ class Listener:
         admission: Admission,
         clock: Clock,
         run_in_thread: RunInThread,
+        errands: Errands,
         exempt: bool = False,
     ) -> None:
         """`exempt`: max.connections does not hold this listener up (the inter-broker one, where
@@ -202,7 +204,7 @@ class Listener:
         self._dispatcher = dispatcher
         self._limits = limits
         self._memory = MemoryWait(budget)
-        self._poller = Poller()
+        self._poller = Poller(errands)
         self._admission = admission
         self._clock = clock
         self._run_in_thread = run_in_thread

@@ -5,7 +5,7 @@ A task that waits for its own socket costs a registration, a wake-up and a turn 
 connections of a listener do not wait one by one. Their sockets stay in one epoll of ours, trio
 watches that, and when it stirs `run` asks it who is there and calls each in turn: a connection
 receives, answers and sleeps on, and its task has not run. What must wait for something else
-(replicas, a full socket, memory, any API but Produce) wakes the connection's task.
+(a full socket, memory, any API but Produce and Fetch) wakes the connection's task.
 
     a pass                   one turn of trio's loop; epoll_ctl and two epoll_wait or more
     for each socket in it    recv, send
@@ -13,6 +13,9 @@ receives, answers and sleeps on, and its task has not run. What must wait for so
 Fair: of those that are ready each is served before any is served again, since the kernel puts what
 it reported at the end of its list; what one may do in one service is its own bound
 (`conversation.TURN`). After EVENTS services everybody else in the broker gets a turn.
+
+What a service leads to elsewhere (an append answers the fetches that wait for it) is done when all
+that stirred together are served: the errands (`errands.py`).
 
 A socket that stirs while nobody waits for it (its connection is busy) is muted until somebody does.
 """
@@ -22,6 +25,8 @@ import socket
 from collections.abc import Callable
 
 import trio
+
+from zkafka.errands import Errands
 
 EVENTS = 32
 """Services in one pass: a millisecond of one-record produces."""
@@ -33,7 +38,8 @@ Serve = Callable[[], bool]
 class Poller:
     """The sockets of one listener. `run` serves them, until cancelled; `close` comes last."""
 
-    def __init__(self) -> None:
+    def __init__(self, errands: Errands) -> None:
+        self._errands = errands
         self._epoll = select.epoll()
         self._waiting: dict[int, tuple[Serve, trio.lowlevel.Task]] = {}
         self._watched: dict[int, int] = {}
@@ -43,7 +49,9 @@ class Poller:
         """Serve until cancelled. Errors: what a `Serve` lets escape."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._errands.promise()
             self._pass()
+            self._errands.kept()
 
     def _pass(self) -> None:
         left = EVENTS
@@ -59,6 +67,7 @@ class Poller:
                 elif waiter[0]():
                     del self._waiting[fd]
                     trio.lowlevel.reschedule(waiter[1])
+            self._errands.run()
 
     async def wait(self, sock: socket.socket, serve: Serve) -> None:
         """Sleep while `serve` is called, each time that `sock` is readable, until it answers True.

@@ -91,8 +91,9 @@ class Transport(Protocol):
         there is something to receive, and goes on waiting until that answers True."""
         ...
 
-    def send_nowait(self, data: bytes) -> int:
-        """How many of the bytes, from the first on, were sent without waiting."""
+    def send_nowait(self, parts: list[Part]) -> list[Part]:
+        """What of the parts could not be sent without waiting; the slices of what was are
+        released."""
         ...
 
     async def send(self, parts: Sequence[Part]) -> None:
@@ -138,13 +139,17 @@ class SocketTransport:
         except OSError as error:
             raise ConnectionLost(str(error)) from error
 
-    def send_nowait(self, data: bytes) -> int:
+    def send_nowait(self, parts: list[Part]) -> list[Part]:
+        data = parts[0] if len(parts) == 1 else _in_one_piece(parts)
+        if type(data) is not bytes:
+            return parts
         try:
-            return self._sock.send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
-            return 0
+            sent = 0
         except OSError as error:
             raise ConnectionLost(str(error)) from error
+        return [] if sent == len(data) else [memoryview(data)[sent:]]
 
     async def wait_readable(self) -> None:
         try:
@@ -309,6 +314,24 @@ def _check_intact(part: Slice) -> None:
         raise ConnectionLost("the log was truncated under a reader")
 
 
+def _in_one_piece(parts: Sequence[Part]) -> bytes | None:
+    """The bytes of all, the slices read and released; None if that would have to wait for the disk,
+    or copy more than it saves."""
+    if sum(part.size if is_slice(part) else len(part) for part in parts) > INLINE_MAX:
+        return None
+    pieces: list[bytes | bytearray | memoryview] = []
+    for part in parts:
+        if is_slice(part):
+            data = bytearray(part.size)
+            if _read_nowait(part.fileno(), data, part.position) != len(data) or not part.intact:
+                return None
+            pieces.append(data)
+        else:
+            pieces.append(part)
+    release_slices(parts)
+    return b"".join(pieces)
+
+
 def _in_page_cache(fd: int, position: int, size: int) -> bool:
     """Whether each 64 KiB of the range has its first byte in memory, and the last byte is too."""
     byte = bytearray(1)
@@ -342,8 +365,8 @@ class StreamTransport:
             self._received = received[count:] if count < len(received) else None
         return count
 
-    def send_nowait(self, data: bytes) -> int:
-        return 0
+    def send_nowait(self, parts: list[Part]) -> list[Part]:
+        return parts
 
     async def wait_readable(self) -> None:
         if self._received is None:

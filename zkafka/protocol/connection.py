@@ -105,11 +105,17 @@ Answer = Parts | CloseConnection | None
 
 
 class Pending(Protocol):
-    """A Produce that was appended and is not answered yet."""
+    """A request that was begun, and whose answer may have to wait: a Produce that was appended, or
+    a Fetch that found too little."""
 
     @property
     def ready(self) -> bool:
-        """Whether `finish` would answer without waiting. False is always safe."""
+        """Whether `answer` may be called. Once it is ready, it stays so."""
+        ...
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether more like it may be begun before it is answered: a Produce."""
         ...
 
     @property
@@ -122,8 +128,18 @@ class Pending(Protocol):
         """Append what could not be appended at once. Waits for worker threads."""
         ...
 
-    async def finish(self) -> Answer:
-        """Wait for the replicas, as the request's acks and timeout say, and answer."""
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have it called, in a step of its own, when this is ready, or its time is up, which makes
+        it so. Once, and not for one that is ready."""
+        ...
+
+    def answer(self) -> Answer:
+        """The answer; once."""
+        ...
+
+    def give_up(self) -> None:
+        """There will be nobody to answer: call nobody, and give back what is held. Harmless at any
+        time, and twice."""
         ...
 
 
@@ -131,6 +147,7 @@ class Answered:
     """A Produce whose answer is there, as a `Pending`."""
 
     ready = True
+    overlaps = True
     unopened = False
 
     def __init__(self, answer: bytes) -> None:
@@ -139,9 +156,15 @@ class Answered:
     async def open(self) -> None:
         """Never due."""
 
-    async def finish(self) -> Answer:
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Never due."""
+
+    def answer(self) -> Answer:
         """The answer."""
         return [self._answer]
+
+    def give_up(self) -> None:
+        """Holds nothing."""
 
 
 class Dispatcher(Protocol):
@@ -151,9 +174,10 @@ class Dispatcher(Protocol):
     else is the dispatcher's to turn into an answer; what does leave it stops the broker.
     """
 
-    def begin(self, request: Request, connection: ConnectionInfo) -> Pending | bytes:
-        """Append a Produce, synchronously; bytes are the whole answer. Nothing refers to the
-        request's body after the call, or after `open` if that is due: the caller releases it."""
+    def begin(self, request: Request, connection: ConnectionInfo) -> Pending | bytes | Parts:
+        """Append a Produce, or read for a Fetch, synchronously; bytes and parts are the whole
+        answer. Nothing refers to the request's body after the call, or after `open` if that is due:
+        the caller releases it."""
         ...
 
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:

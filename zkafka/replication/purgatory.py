@@ -1,8 +1,9 @@
 """Tasks asleep until a partition, a group or the metadata moves, or until time is up.
 
 A produce that waits for its replicas, a fetch that waits for bytes, a CreateTopics that waits for
-leaders: each is a task asleep here. Whoever moves something calls `wake(key)`; the sleepers on
-that key, and only those, are judged at once, in the waker's task, and those that are done resume.
+leaders: each is asleep here, as a task or as a call to be made (`Sleep`). Whoever moves something
+calls `wake(key)`; the sleepers on that key, and only those, are judged at once, in the waker's
+task, and those that are done resume: a task in its turn, a call when this step ends (`errands.py`).
 
 Judging in the waker's task is what makes a wake cheap: a predicate costs a fraction of a
 microsecond, resuming a task in vain some ten. So predicates are quick, read only, and raise
@@ -31,6 +32,8 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 import trio
 
+from zkafka.errands import Errands
+
 METADATA: Final = "metadata"
 """The key of the metadata cache."""
 
@@ -55,14 +58,13 @@ def _never(_key: Any) -> bool:
 
 
 class _Sleeper:
-    """A sleeping task. `waiting` until it is woken or aborted, whichever comes first: a task that
-    trio has begun to cancel runs a little later, and must not be rescheduled in between."""
+    """Somebody who sleeps. `waiting` until it is woken or aborted, whichever comes first: a task
+    that trio has begun to cancel runs a little later, and must not be rescheduled in between."""
 
-    __slots__ = ("awake", "judge", "task", "waiting")
+    __slots__ = ("awake", "judge", "waiting")
 
     def __init__(self, judge: Callable[[Any], bool]) -> None:
         self.judge = judge
-        self.task = trio.lowlevel.current_task()
         self.waiting = True
         self.awake = False
 
@@ -74,16 +76,72 @@ class _Sleeper:
         if self.waiting:
             self.waiting = False
             self.awake = True
-            trio.lowlevel.reschedule(self.task)
+            self._resume()
 
     def time_out(self) -> None:
         if self.waiting:
             self.waiting = False
-            trio.lowlevel.reschedule(self.task)
+            self._resume()
+
+    def _resume(self) -> None:
+        raise NotImplementedError
+
+
+class _TaskSleeper(_Sleeper):
+    __slots__ = ("task",)
+
+    def __init__(self, judge: Callable[[Any], bool]) -> None:
+        super().__init__(judge)
+        self.task = trio.lowlevel.current_task()
+
+    def _resume(self) -> None:
+        trio.lowlevel.reschedule(self.task)
 
     def abort(self, _raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
         self.waiting = False
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Sleep(_Sleeper):
+    """A call to be made, once, when the wait is over; `cancel` unless it was.
+
+    A task costs a turn of trio's loop to wake. What a request waits for is followed by its answer,
+    which waits for nothing, so whoever ends the wait can see to that as well.
+    """
+
+    __slots__ = ("_call", "_home", "_keys", "_purgatory")
+
+    def __init__(
+        self,
+        purgatory: "Purgatory",
+        judge: Callable[[Any], bool],
+        call: Callable[[], None],
+        keys: Iterable[Hashable] = (),
+        home: "Watch[Any] | None" = None,
+    ) -> None:
+        super().__init__(judge)
+        self._purgatory = purgatory
+        self._call = call
+        self._keys = keys
+        self._home = home
+
+    def _resume(self) -> None:
+        self._purgatory._ended(self, timed_out=not self.awake)
+        self._leave()
+        self._purgatory._errands.soon(self._call)
+
+    def cancel(self) -> None:
+        """Make the call no more, if it is not due yet."""
+        if self.waiting:
+            self.waiting = False
+            self._purgatory._ended(self, timed_out=None)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._purgatory._get_up(self, self._keys)
+        home = self._home
+        if home is not None and home._sleeper is self:
+            home._sleeper = None
 
 
 class _Deadlines:
@@ -139,7 +197,8 @@ class _Deadlines:
 class Purgatory:
     """Where unfinished requests wait; one per broker, used from its trio loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, errands: Errands | None = None) -> None:
+        self._errands = errands or Errands()
         # Insertion order is kept, so that sleepers on a key are judged first come, first served.
         self._sleepers: dict[Hashable, dict[_Sleeper, None]] = {}
         self._watches: dict[Hashable, dict[Watch[Any], None]] = {}
@@ -180,39 +239,73 @@ class Purgatory:
         """
         if deadline_ms is not None and deadline_ms <= int(trio.current_time() * 1000):
             return False
-        sleeper = _Sleeper(judge)
+        sleeper = _TaskSleeper(judge)
         watched = tuple(dict.fromkeys(keys))
-        for key in watched:
-            self._sleepers.setdefault(key, {})[sleeper] = None
+        self._lie_down(sleeper, watched)
         try:
             return await self._sleep(sleeper, deadline_ms)
         finally:
-            for key in watched:
-                sleepers = self._sleepers[key]
-                del sleepers[sleeper]
-                if not sleepers:
-                    del self._sleepers[key]
+            self._get_up(sleeper, watched)
 
-    async def _sleep(self, sleeper: _Sleeper, deadline_ms: int | None) -> bool:
+    def call_after_wake(
+        self,
+        keys: Iterable[Hashable],
+        judge: Callable[[Hashable], bool],
+        deadline_ms: int,
+        call: Callable[[], None],
+    ) -> Sleep:
+        """As `wait_for_wake`, for somebody who is no task: `call` when the wait is over, whichever
+        way, but never before this returns."""
+        watched = tuple(dict.fromkeys(keys))
+        sleep = Sleep(self, judge, call, watched)
+        self._lie_down(sleep, watched)
+        self._begin(sleep, deadline_ms)
+        return sleep
+
+    def _lie_down(self, sleeper: _Sleeper, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            self._sleepers.setdefault(key, {})[sleeper] = None
+
+    def _get_up(self, sleeper: _Sleeper, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            sleepers = self._sleepers[key]
+            del sleepers[sleeper]
+            if not sleepers:
+                del self._sleepers[key]
+
+    def _begin(self, sleep: Sleep, deadline_ms: int) -> None:
+        self._sleeping += 1
+        self._deadlines.add(deadline_ms, sleep)
+        if deadline_ms <= int(trio.current_time() * 1000):
+            sleep.time_out()
+
+    async def _sleep(self, sleeper: _TaskSleeper, deadline_ms: int | None) -> bool:
         """Until it is woken; False when time is up."""
         if deadline_ms is not None:
             self._deadlines.add(deadline_ms, sleeper)
         self._sleeping += 1
-        timed_out = False
+        timed_out = None
         try:
             await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
             timed_out = not sleeper.awake
         finally:
-            self._sleeping -= 1
-            # Nothing is kept for the sake of an entry among the deadlines.
-            sleeper.judge = _never
-            if deadline_ms is not None and not timed_out:
-                self._deadlines.ended()
+            self._ended(sleeper, timed_out=timed_out, has_deadline=deadline_ms is not None)
+        return not timed_out
+
+    def _ended(
+        self, sleeper: _Sleeper, *, timed_out: bool | None, has_deadline: bool = True
+    ) -> None:
+        """It sleeps no longer; `timed_out` None: it was cancelled."""
+        self._sleeping -= 1
+        # Nothing is kept for the sake of an entry among the deadlines.
+        sleeper.judge = _never
         if timed_out:
             self._timed_out += 1
-        else:
+            return
+        if has_deadline:
+            self._deadlines.ended()
+        if timed_out is not None:
             self._completed += 1
-        return not timed_out
 
     def wake(self, key: Hashable) -> None:
         """Judge those asleep on `key`; costs two dictionary look-ups when nobody is."""
@@ -254,7 +347,7 @@ class Watch(Generic[K]):
         self._purgatory = purgatory
         self._keys: set[K] = set()
         self._woken: set[K] = set()
-        self._sleeper: _Sleeper | None = None
+        self._sleeper: Sleep | None = None
 
     def add(self, key: K) -> None:
         """Remember wakes of `key` from now on."""
@@ -282,22 +375,19 @@ class Watch(Generic[K]):
             self.discard(key)
         self._release()
 
-    async def wait(self, judge: Callable[[K], bool], deadline_ms: int) -> bool:
-        """Sleep until `judge`, told a key that was woken, says that the wait is over; False when
-        `deadline_ms` (monotonic) comes first.
+    def call_after(
+        self, judge: Callable[[K], bool], deadline_ms: int, call: Callable[[], None]
+    ) -> Sleep:
+        """Wait until `judge`, told a key that was woken, says that the wait is over, or until
+        `deadline_ms` (monotonic); then `call`, but never before this returns.
 
         The caller has looked at what `take` told it in the same step: only wakes from now on are
         judged. What was woken meanwhile is for the next `take`, whichever way the wait ends.
         """
-        if deadline_ms <= int(trio.current_time() * 1000):
-            return False
         self._release()
-        sleeper = self._sleeper = _Sleeper(judge)
-        try:
-            return await self._purgatory._sleep(sleeper, deadline_ms)
-        finally:
-            if self._sleeper is sleeper:
-                self._sleeper = None
+        sleep = self._sleeper = Sleep(self._purgatory, judge, call, home=self)
+        self._purgatory._begin(sleep, deadline_ms)
+        return sleep
 
     def _moved(self, key: K) -> None:
         self._woken.add(key)
@@ -305,6 +395,5 @@ class Watch(Generic[K]):
             self._sleeper.judge_wake(key)
 
     def _release(self) -> None:
-        sleeper, self._sleeper = self._sleeper, None
-        if sleeper is not None:
-            sleeper.release()
+        if self._sleeper is not None:
+            self._sleeper.release()

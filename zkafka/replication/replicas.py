@@ -100,7 +100,7 @@ from zkafka.replication.partition import (
     StorageFailed,
 )
 from zkafka.replication.proposals import IsrProposals
-from zkafka.replication.purgatory import Purgatory
+from zkafka.replication.purgatory import Purgatory, Sleep
 from zkafka.replication.replica import PartitionView, Replica
 from zkafka.replication.throttle import Throttle
 from zkafka.replication.truncation import RestartAt, TruncateTo
@@ -220,6 +220,11 @@ class PartitionRead:
     def size(self) -> int:
         """Bytes of records read."""
         return 0 if self.slice is None else self.slice.size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to be told."""
+        return self.error is ErrorCode.NONE and self.slice is None and self.diverging is None
 
 
 @attrs.frozen
@@ -663,6 +668,24 @@ class Replicas:
             keys = [results[n].replica for n in pending]
             await self._purgatory.wait_until(keys, all_decided, deadline_ms)
         return [ErrorCode.REQUEST_TIMED_OUT if verdict is None else verdict for verdict in verdicts]
+
+    def call_when_replicated(
+        self,
+        results: Sequence[AppendResult],
+        deadline_ms: int,
+        required_acks: int,
+        call: Callable[[], None],
+    ) -> Sleep:
+        """Have it called, once, when `verdict` has decided about all or it is `deadline_ms`. Some
+        are undecided now."""
+        pending = [result for result in results if self.verdict(result, required_acks) is None]
+
+        def all_decided(_key: object) -> bool:
+            return all(self.verdict(result, required_acks) is not None for result in pending)
+
+        return self._purgatory.call_after_wake(
+            [result.replica for result in pending], all_decided, deadline_ms, call
+        )
 
     # ------------------------------------------------------------------------------ reading
 

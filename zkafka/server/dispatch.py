@@ -38,17 +38,20 @@ from zkafka.errors import (
     excerpt,
 )
 from zkafka.log.segment import LogSlice
-from zkafka.protocol import codec, hot
+from zkafka.protocol import codec, hot, hot_fetch
 from zkafka.protocol.apis import APIS, Api, ApiKey
 from zkafka.protocol.connection import Answer, CloseConnection, ConnectionInfo, Request
 from zkafka.protocol.messages.fetch import FetchRequest, FetchResponse
 from zkafka.replication.replicas import Opening
+from zkafka.server import lone_fetch
 from zkafka.server.context import Parts, RequestContext
-from zkafka.server.handlers import api_versions, produce
+from zkafka.server.handlers import api_versions, fetch, produce
 from zkafka.server.refusals import codes, error_response
 from zkafka.server.requests import ApiCounters
 
 log = logging.getLogger(__name__)
+
+_WAITING = fetch.WaitingFetch | lone_fetch.WaitingLoneFetch
 
 Handler = Callable[[Any, RequestContext], Awaitable[Any]]
 
@@ -62,8 +65,12 @@ class Dispatcher:
         self._names = {key: _title(api) for key, api in APIS.items()}
         self._attempt = _Attempt()
 
-    def begin(self, request: Request, connection: ConnectionInfo) -> "PendingAnswer | bytes":
-        """Append a Produce, synchronously. Errors: RemoteProtocolError."""
+    def begin(
+        self, request: Request, connection: ConnectionInfo
+    ) -> "PendingAnswer | PendingFetch | bytes | codec.Parts":
+        """Append a Produce, or read for a Fetch, synchronously. Errors: RemoteProtocolError."""
+        if request.header.api_key == ApiKey.FETCH:
+            return self._begin_fetch(request, connection)
         lone = hot.lone_batch(request.header.api_version, request.body)
         if lone is None:
             return self._begin(request, connection, None)
@@ -130,6 +137,33 @@ class Dispatcher:
             request.release()
         return PendingAnswer(pending, refuse.response, message.acks, context, counters, started)
 
+    def _begin_fetch(
+        self, request: Request, connection: ConnectionInfo
+    ) -> "PendingFetch | codec.Parts":
+        started = trio.current_time()
+        api = _served(request)
+        context = self._context(request, connection)
+        lone = hot_fetch.lone_fetch(context.version, request.body)
+        message: Any = lone
+        begun: Any = None
+        refuse = _Containment(api, message, context)
+        if lone is not None:
+            with refuse:
+                begun = lone_fetch.begin(lone, context)
+        if begun is None and refuse.response is None:
+            message = _decoded(api, request)
+            with refuse:
+                begun = fetch.begin(message, context)
+        request.release()
+        title = "FetchFollower" if message is lone else _fetch_title(message)
+        counters = self._counters(title, request)
+        with refuse:
+            if isinstance(begun, _WAITING):
+                return PendingFetch(begun, context, counters, started)
+            if begun is not None:
+                return _fetched(begun, context, counters, started)
+        return _encoded(refuse.response, context, counters, started)
+
     async def handle(self, request: Request, connection: ConnectionInfo) -> Answer:
         """Answer any other API. Errors: RemoteProtocolError."""
         started = trio.current_time()
@@ -146,8 +180,7 @@ class Dispatcher:
         # No API but Produce has fields that point into the request's bytes.
         request.release()
         context = self._context(request, connection)
-        name = _fetch_title(message) if api.key == ApiKey.FETCH else self._names[api.key]
-        counters = self._counters(name, request)
+        counters = self._counters(self._names[api.key], request)
         refuse = _Containment(api, message, context)
         with refuse:
             response = await self._handler(api)(message, context)
@@ -180,6 +213,7 @@ class PendingAnswer:
     """A Produce that was appended, or refused as a whole; see `protocol.connection.Pending`."""
 
     __slots__ = ("_acks", "_context", "_counters", "_pending", "_refusal", "_started", "unopened")
+    overlaps = True
 
     def __init__(
         self,
@@ -212,11 +246,21 @@ class PendingAnswer:
 
     @property
     def ready(self) -> bool:
-        """Whether `finish` would answer without waiting."""
+        """Whether nothing is to be waited for."""
         return self._pending is None or not self._pending.is_waiting
 
-    async def finish(self) -> Answer:
-        """Wait for the replicas, as the request's acks and timeout say, and answer."""
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have it called when the replicas have what was appended, or time is up."""
+        assert self._pending is not None
+        self._pending.when_over(call)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        if self._pending is not None:
+            self._pending.give_up()
+
+    def answer(self) -> Answer:
+        """What became of it."""
         pending, refusal = self._pending, self._refusal
         if self._acks == 0:
             failure = "see above" if pending is None else pending.failure
@@ -225,10 +269,62 @@ class PendingAnswer:
         if pending is not None:
             refuse = _Containment(APIS[ApiKey.PRODUCE], pending, self._context)
             with refuse:
-                response = await pending.finish()
+                response = pending.answer()
+                if isinstance(response, bytes):
+                    self._counters.errors[0] += 1
+                    self._counters.took((trio.current_time() - self._started) * 1000)
+                    return [response]
                 return _encoded(response, self._context, self._counters, self._started)
             refusal = refuse.response
         return _encoded(refusal, self._context, self._counters, self._started)
+
+
+class PendingFetch:
+    """A Fetch that found too little; see `protocol.connection.Pending`."""
+
+    __slots__ = ("_context", "_counters", "_fetch", "_started", "ready")
+    overlaps = False
+    unopened = False
+
+    def __init__(
+        self,
+        waiting: _WAITING,
+        context: RequestContext,
+        counters: ApiCounters,
+        started: float,
+    ) -> None:
+        self._fetch = waiting
+        self._context = context
+        self._counters = counters
+        self._started = started
+        self.ready = False
+
+    async def open(self) -> None:
+        """Never due."""
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have it called when there may be enough, or time is up."""
+
+        def over() -> None:
+            self.ready = True
+            call()
+
+        self._fetch.when_over(over)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        self._fetch.close()
+
+    def answer(self) -> Answer:
+        """What there is now."""
+        refuse = _Containment(APIS[ApiKey.FETCH], self._fetch.request, self._context)
+        try:
+            with refuse:
+                response = self._fetch.answer()
+                return _fetched(response, self._context, self._counters, self._started)
+        finally:
+            self._fetch.close()
+        return _encoded(refuse.response, self._context, self._counters, self._started)
 
 
 class _Attempt:
@@ -360,6 +456,20 @@ def _encoded(
     counters.errors.update(codes(response))
     counters.took((trio.current_time() - started) * 1000)
     return answer
+
+
+def _fetched(
+    response: FetchResponse | codec.Parts,
+    context: RequestContext,
+    counters: ApiCounters,
+    started: float,
+) -> codec.Parts:
+    """As `_encoded`; one that was written by hand has no error, in two places."""
+    if isinstance(response, FetchResponse):
+        return _encoded(response, context, counters, started)
+    counters.errors[0] += 2
+    counters.took((trio.current_time() - started) * 1000)
+    return response
 
 
 def _title(api: Api) -> str:

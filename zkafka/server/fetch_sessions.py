@@ -38,6 +38,7 @@ import attrs
 from zkafka.errors import ErrorCode
 from zkafka.model import NO_EPOCH, NO_OFFSET, LeaderEpoch, Offset, TopicPartition
 from zkafka.protocol.fields import NULL_UUID
+from zkafka.protocol.hot_fetch import LoneFetch
 from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
 INITIAL_EPOCH = 0
@@ -52,6 +53,13 @@ SWEEP_MS = 5_000
 """Ours: a small part of replica.lag.time.max.ms (30 s), which must hold for it."""
 
 
+class Waiting(Protocol):
+    """A wait that was begun."""
+
+    def cancel(self) -> None:
+        """Wait no longer, and call nobody."""
+
+
 class Watch(Protocol):
     """Partitions somebody cares for, and which of them moved; `replication.purgatory` has it."""
 
@@ -64,8 +72,10 @@ class Watch(Protocol):
     def take(self) -> set[TopicPartition]:
         """Those that moved since the last call."""
 
-    async def wait(self, judge: Callable[[TopicPartition], bool], deadline_ms: int) -> bool:
-        """Sleep until `judge`, told what moved, says so; False when time is up."""
+    def call_after(
+        self, judge: Callable[[TopicPartition], bool], deadline_ms: int, call: Callable[[], None]
+    ) -> "Waiting":
+        """Have it called when `judge`, told what moved, says so, or time is up."""
 
     def close(self) -> None:
         """Care for nothing any longer, and let a waiter go."""
@@ -114,7 +124,7 @@ class FetchedPartition:
         """Its number in the topic."""
         return self.topic_partition.partition
 
-    def ask(self, wanted: FetchPartition) -> None:
+    def ask(self, wanted: FetchPartition | LoneFetch) -> None:
         """Take over what a request says of this partition."""
         self.fetch_offset = wanted.fetch_offset
         self.max_bytes = wanted.partition_max_bytes
@@ -220,6 +230,23 @@ class FetchSession:
                 due.add(fetched)
                 left -= 1
         return sorted(due, key=_turn)
+
+    def alone(
+        self, key: PartitionKey, names: object, now_ms: int, sweep_ms: int
+    ) -> FetchedPartition | None:
+        """The partition of that key, if it is known by its name in the metadata picture `names` and
+        no other than it is due; it is then. None otherwise, and `due` is to be asked."""
+        fetched = self._partitions.get(key)
+        if fetched is None or fetched.named_in is not names:
+            return None
+        self._note_moves()
+        unsettled = self._unsettled
+        if len(self._partitions) * (now_ms - self._swept_ms) >= sweep_ms or (
+            unsettled and unsettled != {fetched}
+        ):
+            return None
+        unsettled.add(fetched)
+        return fetched
 
     def moved(self) -> list[FetchedPartition]:
         """Those that moved since anybody looked, in the session's order."""
@@ -387,9 +414,7 @@ class FetchSessions:
         if not len(session):
             self._drop(session_id)
             return FetchContext(session=None, partitions={}, uses_topic_ids=uses_topic_ids)
-        session.epoch = next_epoch(epoch)
-        session.used_ms = now_ms
-        self._sessions[session_id] = self._sessions.pop(session_id)
+        self._used(session, now_ms)
         return FetchContext(
             session=session,
             partitions={},
@@ -397,6 +422,28 @@ class FetchSessions:
             privileged=privileged,
             uses_topic_ids=uses_topic_ids,
         )
+
+    def begin_alone(
+        self, request: LoneFetch, names: object, now_ms: int
+    ) -> tuple[FetchSession, FetchedPartition] | None:
+        """As `begin` and `due`, for a request of one partition, where there is nothing else to look
+        at. None, with nothing changed, where there is, or the session cannot be used."""
+        session = self._sessions.get(request.session_id)
+        if session is None or not session.uses_topic_ids or session.epoch != request.session_epoch:
+            return None
+        key = int.from_bytes(request.topic_id, "big"), request.partition
+        fetched = session.alone(key, names, now_ms, self.sweep_ms)
+        if fetched is None:
+            return None
+        fetched.ask(request)
+        self._used(session, now_ms)
+        return session, fetched
+
+    def _used(self, session: FetchSession, now_ms: int) -> None:
+        """A request was let in."""
+        session.epoch = next_epoch(session.epoch)
+        session.used_ms = now_ms
+        self._sessions[session.session_id] = self._sessions.pop(session.session_id)
 
     def create(self, context: FetchContext, now_ms: int) -> FetchSession | None:
         """Make a full fetch that is being answered a session; None where there is no room."""

@@ -3,10 +3,9 @@ over real files, and requests as bytes."""
 
 import os
 
-import trio
-
-from zkafka.protocol.apis import APIS
+from zkafka.protocol.apis import APIS, ApiKey
 from zkafka.protocol.codec import decode, decode_response, encode_request, encode_response
+from zkafka.protocol.messages.fetch import FetchRequest, FetchResponse
 from zkafka.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from zkafka.protocol.messages.produce import (
     PartitionProduceData,
@@ -44,31 +43,40 @@ class Slice:
 
 
 class Pending:
-    """A Produce that answers when told."""
+    """A Produce, or a Fetch, that answers when told."""
 
-    def __init__(self, answer, ready, gate=None):
+    def __init__(self, answer, ready, gate=None, *, overlaps=True):
         self._answer = answer
         self._gate = gate
         self.unopened = gate is not None
-        self._done = trio.Event()
-        if ready:
-            self._done.set()
-
-    @property
-    def ready(self):
-        return self._done.is_set()
+        self.ready = ready
+        self.overlaps = overlaps
+        self.given_up = False
+        self._call = None
 
     def answer_now(self):
-        self._done.set()
+        self.ready = True
+        if self._call is not None:
+            call, self._call = self._call, None
+            call()
+
+    def when_ready(self, call):
+        assert not self.ready
+        assert self._call is None
+        self._call = call
 
     async def open(self):
         await self._gate.wait()
         self.unopened = False
 
-    async def finish(self):
+    def answer(self):
+        assert self.ready
         assert not self.unopened
-        await self._done.wait()
         return self._answer
+
+    def give_up(self):
+        self.given_up = True
+        self._call = None
 
 
 class ScriptedDispatcher:
@@ -81,6 +89,7 @@ class ScriptedDispatcher:
         self.handled = []
         self.bodies = []
         self.produce_ready = True
+        self.fetch_ready = True
         self.at_once = set()
         """Correlation ids of the Produces answered by `begin` itself."""
         self.pending = {}
@@ -98,6 +107,8 @@ class ScriptedDispatcher:
         self.began.append(header.correlation_id)
         if header.correlation_id in self.errors:
             raise self.errors[header.correlation_id]
+        if header.api_key == ApiKey.FETCH:
+            return self._begin_fetch(header)
         decode(ProduceRequest, header.api_version, request.body)
         self.bodies.append(request.body)
         response = encode_response(ProduceResponse(), header.api_version, header.correlation_id)
@@ -107,6 +118,15 @@ class ScriptedDispatcher:
         pending = self.pending[header.correlation_id] = Pending(
             answer, self.produce_ready, self.gates.get(header.correlation_id)
         )
+        return pending
+
+    def _begin_fetch(self, header):
+        response = encode_response(FetchResponse(), header.api_version, header.correlation_id)
+        answer = self.answers.get(header.correlation_id, response)
+        if self.fetch_ready:
+            return list(answer)
+        pending = Pending(answer, ready=False, overlaps=False)
+        self.pending[header.correlation_id] = pending
         return pending
 
     async def handle(self, request, connection):
@@ -130,6 +150,10 @@ def produce(correlation_id, records=b""):
     data = [PartitionProduceData(records=records)]
     message = ProduceRequest(topic_data=[TopicProduceData(name="t", partition_data=data)])
     return b"".join(encode_request(message, 9, correlation_id, "test"))
+
+
+def fetch(correlation_id):
+    return b"".join(encode_request(FetchRequest(), 12, correlation_id, "test"))
 
 
 def heartbeat(correlation_id, generation=0):

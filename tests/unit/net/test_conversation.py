@@ -9,6 +9,7 @@ import trio.testing
 from net_world import (
     ScriptedDispatcher,
     Slice,
+    fetch,
     heartbeat,
     produce,
     receive_exactly,
@@ -153,6 +154,55 @@ async def test_a_connection_may_be_dropped_while_a_produce_is_opened(world):
     world.dispatcher.gates[1] = trio.Event()
     await world.send(produce(1))
     world.conversation.drop("enough")
+    await world.ended()
+
+
+async def test_a_fetch_waits_without_a_task_and_nothing_begins_before_it_is_answered(world):
+    world.dispatcher.fetch_ready = False
+    await world.send(produce(1), fetch(2), produce(3), heartbeat(4), fetch(5))
+    assert await receive_ids(world.client, 1) == [1]
+    assert (world.dispatcher.began, world.dispatcher.handled) == ([1, 2], [])
+    assert world.conversation.idle_since_ms is None
+    world.dispatcher.pending[2].answer_now()
+    assert await receive_ids(world.client, 3) == [2, 3, 4]
+    await settle()
+    assert (world.dispatcher.began, world.dispatcher.handled) == ([1, 2, 3, 5], [4])
+    world.dispatcher.pending[5].answer_now()
+    assert await receive_ids(world.client, 1) == [5]
+    await settle()
+    assert world.conversation.idle_since_ms is not None
+
+
+async def test_a_fetch_does_not_begin_before_produces_are_answered(world):
+    world.dispatcher.produce_ready = False
+    await world.send(produce(1), fetch(2), produce(3))
+    assert world.dispatcher.began == [1]
+    world.dispatcher.pending[1].answer_now()
+    assert await receive_ids(world.client, 2) == [1, 2]
+    assert world.dispatcher.began == [1, 2, 3]
+
+
+async def test_a_fetch_that_found_enough_is_answered_with_what_came_before(world):
+    await world.send(produce(1), fetch(2), heartbeat(3), fetch(4), produce(5))
+    assert await receive_ids(world.client, 5) == [1, 2, 3, 4, 5]
+
+
+async def test_whoever_goes_away_is_waited_for_no_longer(world):
+    world.dispatcher.fetch_ready = False
+    await world.send(fetch(1))
+    world.conversation.drop("test")
+    await world.ended()
+    assert world.dispatcher.pending[1].given_up
+
+
+async def test_stop_waits_for_a_fetch_that_waits(world):
+    world.dispatcher.fetch_ready = False
+    await world.send(fetch(1), fetch(2))
+    world.conversation.stop()
+    await settle()
+    assert not world.over.is_set()
+    world.dispatcher.pending[1].answer_now()
+    assert await receive_ids(world.client, 1) == [1]
     await world.ended()
 
 

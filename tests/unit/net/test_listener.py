@@ -13,6 +13,7 @@ from net_world import ScriptedDispatcher, heartbeat, produce, receive_exactly, r
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig
+from zkafka.errands import Errands
 from zkafka.errors import StartupError
 from zkafka.model import Endpoint
 from zkafka.net import listener as module
@@ -38,6 +39,7 @@ def make(*, host="127.0.0.1", port=0, dispatcher=None, admission=None, budget=No
         admission=admission or Admission(),
         clock=Clock(),
         run_in_thread=trio.to_thread.run_sync,
+        errands=Errands(),
         **options,
     )
 

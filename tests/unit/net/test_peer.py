@@ -9,6 +9,7 @@ import trio.testing
 from net_world import ScriptedDispatcher, receive_frame
 
 from zkafka.clock import Clock
+from zkafka.errands import Errands
 from zkafka.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError
 from zkafka.model import BrokerInfo, Endpoint
 from zkafka.net.listener import Admission, Limits, Listener
@@ -438,6 +439,7 @@ async def listening(nursery):
         admission=Admission(),
         clock=Clock(),
         run_in_thread=trio.to_thread.run_sync,
+        errands=Errands(),
     )
     listener.bind()
     await nursery.start(listener.serve)

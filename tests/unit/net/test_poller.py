@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from zkafka.errands import Errands
 from zkafka.net.poller import EVENTS, Poller
 
 settle = trio.testing.wait_all_tasks_blocked
@@ -34,7 +35,7 @@ class Served:
 
 @pytest.fixture
 async def poller(nursery):
-    made = Poller()
+    made = Poller(Errands())
     nursery.start_soon(made.run)
     yield made
     nursery.cancel_scope.cancel()
@@ -172,7 +173,7 @@ async def test_a_socket_closed_under_a_waiter(poller, nursery, make):
 
 async def test_what_a_service_lets_escape_ends_the_poller(make):
     one = make("one")
-    poller = Poller()
+    poller = Poller(Errands())
 
     def fail():
         raise AssertionError("law")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import attrs
 import trio
+from answers import fetched
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig, LogConfig
@@ -51,7 +52,6 @@ from zkafka.replication.purgatory import Purgatory
 from zkafka.replication.replicas import Replicas
 from zkafka.server.context import Parts
 from zkafka.server.fetch_sessions import FetchSessions
-from zkafka.server.handlers import fetch as fetch_handler
 from zkafka.server.handlers import list_offsets as list_offsets_handler
 from zkafka.server.metadata import MetadataCache
 
@@ -187,9 +187,9 @@ class Broker:
         context = SimpleNamespace(
             parts=self.parts, version=api.max_version, listener_name="PLAINTEXT", client_id=""
         )
-        handler = fetch_handler if isinstance(message, FetchRequest) else list_offsets_handler
+        handle = fetched if isinstance(message, FetchRequest) else list_offsets_handler.handle
         self.requests.append(message)
-        response = await handler.handle(message, context)
+        response = await handle(message, context)
         frame = bytearray()
         for part in codec.encode_response(response, api.max_version, 7):
             if hasattr(part, "release"):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import attrs
 import pytest
 import trio
+from answers import produced
 from replication_world import TP, World, records
 
 from zkafka.errors import ErrorCode, StorageError
@@ -159,7 +160,7 @@ async def test_the_answer_to_a_produce_waits_for_the_flush(make_world, autojump_
         await world.assign(1)
         pending = produce.begin(request, context)
         assert pending.is_waiting
-        response = await pending.finish()
+        response = await produced(pending)
         assert response.responses[0].partition_responses[0].error_code == NONE
         assert not pending.is_waiting
         assert after_power_cut(world[1], 5) == ["m0"]

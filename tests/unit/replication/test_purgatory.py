@@ -120,3 +120,55 @@ async def test_a_cancelled_wait_is_neither_timed_out_nor_completed(purgatory, au
     await trio.sleep(10)
     statistics = purgatory.statistics()
     assert (statistics.sleepers, statistics.completed, statistics.timed_out) == (0, 0, 0)
+
+
+# --- Calls instead of tasks -----------------------------------------------------------------------
+
+settle = trio.testing.wait_all_tasks_blocked
+
+
+async def test_a_call_is_made_once_after_the_step_that_ends_the_wait(purgatory, autojump_clock):
+    calls, judged = [], []
+
+    def judge(key):
+        judged.append(key)
+        return key == "b"
+
+    purgatory.call_after_wake(["a", "b", "b"], judge, 5_000, lambda: calls.append("called"))
+    assert purgatory.statistics().sleepers == 1
+    purgatory.wake("a")
+    purgatory.wake("b")
+    purgatory.wake("b")
+    assert (judged, calls) == (["a", "b"], [])
+    await settle()
+    assert calls == ["called"]
+    statistics = purgatory.statistics()
+    assert (statistics.sleepers, statistics.keys, statistics.completed) == (0, 0, 1)
+    await trio.sleep(10)
+    assert calls == ["called"]
+
+
+@pytest.mark.parametrize(("deadline_ms", "when"), [(5_000, 5), (0, 0)])
+async def test_a_call_is_made_when_time_is_up(purgatory, autojump_clock, deadline_ms, when):
+    called = []
+    purgatory.call_after_wake(
+        ["a"], lambda _: False, deadline_ms, lambda: called.append(trio.current_time())
+    )
+    assert called == []
+    await trio.sleep(10)
+    assert called == [when]
+    statistics = purgatory.statistics()
+    assert (statistics.sleepers, statistics.keys, statistics.timed_out) == (0, 0, 1)
+
+
+async def test_a_cancelled_call_is_not_made_and_counts_for_nothing(purgatory, autojump_clock):
+    calls = []
+    sleep = purgatory.call_after_wake(["a"], lambda _: True, 5_000, lambda: calls.append(1))
+    sleep.cancel()
+    sleep.cancel()
+    purgatory.wake("a")
+    await trio.sleep(10)
+    assert calls == []
+    statistics = purgatory.statistics()
+    assert (statistics.sleepers, statistics.keys) == (0, 0)
+    assert (statistics.completed, statistics.timed_out) == (0, 0)

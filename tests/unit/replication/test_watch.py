@@ -1,6 +1,7 @@
 import pytest
 import trio
 import trio.testing
+from answers import watched
 
 from zkafka.replication.purgatory import Purgatory, Watch
 
@@ -64,7 +65,7 @@ async def test_the_waiter_resumes_when_its_judge_says_so(purgatory, autojump_clo
             await trio.sleep(1)
             purgatory.wake("b")
 
-        assert await watch.wait(judge, FOREVER_MS)
+        assert await watched(watch, judge, FOREVER_MS)
         assert trio.current_time() == pytest.approx(2)
     assert judged == ["a", "b"]
     assert watch.take() == {"a", "b"}
@@ -79,9 +80,9 @@ async def test_time_runs_out_and_what_moved_is_still_told(purgatory, autojump_cl
             await trio.sleep(0.5)
             purgatory.wake("a")
 
-        assert not await watch.wait(lambda _: False, 1_000)
+        assert not await watched(watch, lambda _: False, 1_000)
     assert watch.take() == {"a"}
-    assert not await watch.wait(lambda _: True, 1_000)
+    assert not await watched(watch, lambda _: True, 1_000)
     assert purgatory.statistics().sleepers == 0
 
 
@@ -94,7 +95,7 @@ async def test_closing_lets_the_waiter_go(purgatory, autojump_clock):
             await trio.sleep(1)
             watch.close()
 
-        assert await watch.wait(lambda _: False, FOREVER_MS)
+        assert await watched(watch, lambda _: False, FOREVER_MS)
 
 
 async def test_a_second_waiter_lets_the_first_go(purgatory, autojump_clock):
@@ -104,9 +105,9 @@ async def test_a_second_waiter_lets_the_first_go(purgatory, autojump_clock):
         @nursery.start_soon
         async def _():
             await trio.sleep(1)
-            assert not await watch.wait(lambda _: False, 2_000)
+            assert not await watched(watch, lambda _: False, 2_000)
 
-        assert await watch.wait(lambda _: False, FOREVER_MS)
+        assert await watched(watch, lambda _: False, FOREVER_MS)
         assert trio.current_time() == pytest.approx(1)
 
 
@@ -120,7 +121,7 @@ async def test_a_wake_between_a_cancellation_and_its_delivery_is_harmless(purgat
     async def sleeper():
         try:
             if how == "watch":
-                await watch.wait(lambda _: True, FOREVER_MS)
+                await watched(watch, lambda _: True, FOREVER_MS)
             else:
                 await purgatory.wait_for_wake(["a"], lambda _: True)
         finally:

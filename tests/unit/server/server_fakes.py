@@ -130,11 +130,10 @@ class FakeReplicas:
             return ErrorCode.NONE
         return ErrorCode.NONE if self.replicated else None
 
-    async def wait_replicated(self, results, deadline_ms, required_acks=-1):
-        results = list(results)
-        done = await self.purgatory.wait_until(["replicated"], lambda: self.replicated, deadline_ms)
-        code = ErrorCode.NONE if done else ErrorCode.REQUEST_TIMED_OUT
-        return [code] * len(results)
+    def call_when_replicated(self, results, deadline_ms, required_acks, call):
+        return self.purgatory.call_after_wake(
+            ["replicated"], lambda _key: self.replicated, deadline_ms, call
+        )
 
     def read(
         self, fetch, *, replica_id=-1, replica_epoch=-1, isolation=0, max_bytes, at_least_one,

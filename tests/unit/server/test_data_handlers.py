@@ -3,6 +3,7 @@
 import pytest
 import server_fakes as fakes
 import trio
+from answers import produced
 
 from zkafka.errors import ErrorCode
 from zkafka.model import OFFSETS_TOPIC, TopicPartition
@@ -76,7 +77,7 @@ def begin(parts, *, version=9, acks=1, records=BATCH, topic="t", client_id="clie
 
 
 async def outcome(parts, **kwargs):
-    response = await begin(parts, **kwargs).finish()
+    response = await produced(begin(parts, **kwargs))
     (topic,) = response.responses
     (partition,) = topic.partition_responses
     return partition
@@ -103,7 +104,7 @@ async def test_a_batch_that_must_be_opened_is_appended_by_open(parts):
     await pending.open()
     assert not pending.openings
     assert parts.replicas.opened == [TP]
-    (partition,) = (await pending.finish()).responses[0].partition_responses
+    (partition,) = (await produced(pending)).responses[0].partition_responses
     assert (partition.error_code, partition.base_offset) == (0, 1)
     counts = parts.traffic.statistics()["t"]
     assert (counts.messages_in, counts.failed_produce_requests) == (1, 0)
@@ -115,7 +116,7 @@ async def test_records_at_fault_are_told_one_by_one(parts):
     )
     pending = begin(parts)
     await pending.open()
-    (partition,) = (await pending.finish()).responses[0].partition_responses
+    (partition,) = (await produced(pending)).responses[0].partition_responses
     assert partition.error_code == ErrorCode.INVALID_TIMESTAMP
     assert partition.error_message == "some"
     assert [(e.batch_index, e.batch_index_error_message) for e in partition.record_errors] == [
@@ -159,11 +160,11 @@ async def test_internal_topics_are_written_by_the_admin_client_alone(parts):
 async def test_a_wrong_leader_is_told_who_leads_from_version_10_on(parts):
     parts.metadata.apply(fakes.update_metadata(leader=2))
     parts.replicas.errors[TP] = ErrorCode.NOT_LEADER_OR_FOLLOWER
-    response = await begin(parts, version=10).finish()
+    response = await produced(begin(parts, version=10))
     leader = response.responses[0].partition_responses[0].current_leader
     assert (leader.leader_id, leader.leader_epoch) == (2, 3)
     assert [(n.node_id, n.port) for n in response.node_endpoints] == [(2, 9092)]
-    response = await begin(parts, version=9).finish()
+    response = await produced(begin(parts, version=9))
     assert response.responses[0].partition_responses[0].current_leader.leader_id == -1
     assert response.node_endpoints == []
 
@@ -171,7 +172,7 @@ async def test_a_wrong_leader_is_told_who_leads_from_version_10_on(parts):
 async def test_a_produce_of_nothing_is_answered_with_nothing(parts):
     pending = produce.begin(ProduceRequest(acks=-1), fakes.context(parts, 9))
     assert not pending.is_waiting
-    assert (await pending.finish()).responses == []
+    assert (await produced(pending)).responses == []
 
 
 async def test_produce_traffic_is_counted_per_batch(parts):

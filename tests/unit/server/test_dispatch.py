@@ -4,6 +4,7 @@ import struct
 import pytest
 import server_fakes as fakes
 import trio
+from answers import called, finished
 
 from zkafka.errors import (
     ApiError,
@@ -205,7 +206,7 @@ async def test_a_produce_is_in_the_log_when_begin_returns(dispatcher, parts):
     pending = dispatcher.begin(arrived(produce_request(1, 0, 1), 9), FROM)
     assert [tp.partition for tp, _, _ in parts.replicas.appended] == [0, 1]
     assert pending.ready
-    response = read(ProduceResponse, 9, await pending.finish())
+    response = read(ProduceResponse, 9, await finished(pending))
     assert [p.error_code for p in response.responses[0].partition_responses] == [0, 0]
 
 
@@ -221,7 +222,7 @@ async def test_acks_all_waits_for_the_replicas(dispatcher, parts, autojump_clock
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(replicate)
-        response = read(ProduceResponse, 9, await pending.finish())
+        response = read(ProduceResponse, 9, await finished(pending))
     assert trio.current_time() == pytest.approx(0.3)
     assert response.responses[0].partition_responses[0].error_code == 0
 
@@ -229,7 +230,7 @@ async def test_acks_all_waits_for_the_replicas(dispatcher, parts, autojump_clock
 async def test_acks_all_says_when_time_is_up(dispatcher, parts, autojump_clock):
     parts.replicas.replicated = False
     pending = dispatcher.begin(arrived(produce_request(-1, timeout_ms=500), 9), FROM)
-    response = read(ProduceResponse, 9, await pending.finish())
+    response = read(ProduceResponse, 9, await finished(pending))
     code = response.responses[0].partition_responses[0].error_code
     assert code == ErrorCode.REQUEST_TIMED_OUT
 
@@ -237,13 +238,13 @@ async def test_acks_all_says_when_time_is_up(dispatcher, parts, autojump_clock):
 async def test_acks_0_has_no_answer(dispatcher, parts):
     pending = dispatcher.begin(arrived(produce_request(0), 9), FROM)
     assert pending.ready
-    assert await pending.finish() is None
+    assert await finished(pending) is None
 
 
 async def test_acks_0_closes_the_connection_if_a_partition_failed(dispatcher, parts):
     parts.replicas.errors[TopicPartition("t", 1)] = ErrorCode.NOT_LEADER_OR_FOLLOWER
     pending = dispatcher.begin(arrived(produce_request(0, 0, 1), 9), FROM)
-    answer = await pending.finish()
+    answer = await finished(pending)
     assert isinstance(answer, CloseConnection)
     assert "NOT_LEADER_OR_FOLLOWER, t-1" in answer.reason
 
@@ -252,20 +253,22 @@ async def test_an_unforeseen_failure_of_a_produce_is_told_for_every_partition(di
     parts.replicas.crash = KeyError("bug")
     pending = dispatcher.begin(arrived(produce_request(1, 0, 1), 9), FROM)
     assert pending.ready
-    response = read(ProduceResponse, 9, await pending.finish())
+    response = read(ProduceResponse, 9, await finished(pending))
     assert [p.error_code for p in response.responses[0].partition_responses] == [-1, -1]
-    closing = await dispatcher.begin(arrived(produce_request(0), 9), FROM).finish()
+    closing = await finished(dispatcher.begin(arrived(produce_request(0), 9), FROM))
     assert isinstance(closing, CloseConnection)
 
 
 async def test_a_failure_while_waiting_is_told_as_well(dispatcher, parts, monkeypatch):
-    async def fail(results, deadline_ms):
+    def fail(result, required_acks):
         raise KeyError("bug")
 
-    monkeypatch.setattr(parts.replicas, "wait_replicated", fail)
     parts.replicas.replicated = False
-    pending = dispatcher.begin(arrived(produce_request(-1), 9), FROM)
-    response = read(ProduceResponse, 9, await pending.finish())
+    pending = dispatcher.begin(arrived(produce_request(-1, timeout_ms=10), 9), FROM)
+    assert not pending.ready
+    await called(pending.when_ready)
+    monkeypatch.setattr(parts.replicas, "verdict", fail)
+    response = read(ProduceResponse, 9, await finished(pending))
     assert response.responses[0].partition_responses[0].error_code == -1
 
 
@@ -278,7 +281,7 @@ async def test_the_bytes_of_what_is_opened_stay_until_it_is(dispatcher, parts):
     assert [tp.partition for tp, _, _ in parts.replicas.appended] == [0]
     await pending.open()
     assert not pending.unopened
-    response = read(ProduceResponse, 9, await pending.finish())
+    response = read(ProduceResponse, 9, await finished(pending))
     assert [p.error_code for p in response.responses[0].partition_responses] == [0, 0]
 
 
@@ -288,7 +291,7 @@ async def test_a_failure_while_opening_is_told_for_every_partition(dispatcher, p
         pending = dispatcher.begin(arrived(produce_request(acks, 0, 1), 9), FROM)
         await pending.open()
         assert pending.ready
-        response = read(ProduceResponse, 9, await pending.finish())
+        response = read(ProduceResponse, 9, await finished(pending))
         assert [p.error_code for p in response.responses[0].partition_responses] == [-1, -1]
 
 
@@ -303,11 +306,11 @@ async def test_a_broken_law_in_a_produce_is_not_contained(dispatcher, parts):
 async def test_a_batch_alone_is_answered_alike_at_once_and_the_general_way(
     dispatcher, parts, version, acks
 ):
-    """Versions from 9 on are read by hand and need no `finish`."""
+    """Versions from 9 on are read by hand and wait for nothing."""
     parts.replicas.put(TopicPartition("t", 5), 100, 100)
     begun = dispatcher.begin(arrived(produce_request(acks, 5), version), FROM)
     assert isinstance(begun, bytes) == (version >= 9)
-    answer = [begun] if isinstance(begun, bytes) else await begun.finish()
+    answer = await finished(begun)
     response = read(ProduceResponse, version, answer)
     [partition] = response.responses[0].partition_responses
     assert (response.responses[0].name, partition.index) == ("t", 5)
@@ -323,7 +326,7 @@ async def test_a_batch_alone_is_answered_alike_at_once_and_the_general_way(
 async def test_a_batch_alone_that_is_refused_is_counted_once(dispatcher, parts, version):
     parts.replicas.errors[TP] = ErrorCode.NOT_LEADER_OR_FOLLOWER
     pending = dispatcher.begin(arrived(produce_request(-1), version), FROM)
-    response = read(ProduceResponse, version, await pending.finish())
+    response = read(ProduceResponse, version, await finished(pending))
     [partition] = response.responses[0].partition_responses
     assert partition.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
     counters = parts.requests.statistics()["Produce"]
@@ -345,7 +348,7 @@ async def test_an_unforeseen_failure_of_a_batch_alone_appends_it_once(
 
     monkeypatch.setattr(parts.replicas, "append", fail)
     pending = dispatcher.begin(arrived(produce_request(-1), version), FROM)
-    response = read(ProduceResponse, version, await pending.finish())
+    response = read(ProduceResponse, version, await finished(pending))
     assert response.responses[0].partition_responses[0].error_code == -1
     assert len(parts.replicas.appended) == 1
 
@@ -355,8 +358,8 @@ async def test_an_unforeseen_failure_of_a_batch_alone_appends_it_once(
 
 async def test_requests_are_counted_by_version_code_and_time(dispatcher, parts):
     parts.replicas.errors[TopicPartition("t", 1)] = ErrorCode.NOT_LEADER_OR_FOLLOWER
-    await dispatcher.begin(arrived(produce_request(1, 0, 1), 9), FROM).finish()
-    await dispatcher.begin(arrived(produce_request(1, 0), 8), FROM).finish()
+    await finished(dispatcher.begin(arrived(produce_request(1, 0, 1), 9), FROM))
+    await finished(dispatcher.begin(arrived(produce_request(1, 0), 8), FROM))
     counters = parts.requests.statistics()["Produce"]
     assert dict(counters.requests) == {9: 1, 8: 1}
     assert dict(counters.errors) == {0: 2, ErrorCode.NOT_LEADER_OR_FOLLOWER: 1}
@@ -372,7 +375,7 @@ async def test_an_unknown_version_is_not_counted_as_a_request(dispatcher, parts)
 
 async def test_each_api_has_a_handler_of_its_name(dispatcher):
     for api in APIS.values():
-        if api.key != ApiKey.PRODUCE:
+        if api.key not in (ApiKey.PRODUCE, ApiKey.FETCH):
             assert callable(dispatcher._handler(api)), api.name
 
 

@@ -2,6 +2,7 @@ import pytest
 import server_fakes as fakes
 import trio
 import trio.testing
+from answers import fetched
 
 from zkafka.errors import ErrorCode
 from zkafka.model import EpochEndOffset, TopicPartition
@@ -13,7 +14,6 @@ from zkafka.protocol.messages.fetch import (
     ReplicaState,
 )
 from zkafka.replication.replicas import PartitionRead
-from zkafka.server.handlers import fetch
 
 TP = TopicPartition("t", 0)
 OTHER = TopicPartition("t", 1)
@@ -58,7 +58,7 @@ def request(*offsets, session=(0, -1), version=12, wait=0, min_bytes=1, max_byte
 
 
 async def ask(parts, *offsets, version=12, **kwargs):
-    return await fetch.handle(
+    return await fetched(
         request(*offsets, version=version, **kwargs), fakes.context(parts, version)
     )
 

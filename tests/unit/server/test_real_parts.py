@@ -10,6 +10,7 @@ import pytest
 import server_fakes as fakes
 import trio
 import trio.testing
+from answers import finished
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig
@@ -88,9 +89,8 @@ class Broker:
 
     async def ask(self, message, version=None):
         request = self.arrived(message, version)
-        if request.header.api_key == ApiKey.PRODUCE:
-            begun = self.dispatcher.begin(request, FROM)
-            answer = [begun] if isinstance(begun, bytes) else await begun.finish()
+        if request.header.api_key in (ApiKey.PRODUCE, ApiKey.FETCH):
+            answer = await finished(self.dispatcher.begin(request, FROM))
         else:
             answer = await self.dispatcher.handle(request, FROM)
         return self.read(request, answer)
@@ -253,7 +253,7 @@ async def test_what_is_produced_is_fetched_when_the_follower_has_it(broker):
     assert not pending.ready
     await broker.ask(fetch(2, replica=2))
     assert pending.ready
-    answer = only(broker.read(request, await pending.finish()))
+    answer = only(broker.read(request, await finished(pending)))
     assert (answer.error_code, answer.base_offset, answer.log_start_offset) == (0, 0, 0)
     seen = only(await broker.ask(fetch(0)))
     assert (values(seen), seen.high_watermark) == ([b"a", b"b"], 2)
@@ -307,7 +307,7 @@ async def test_those_who_wait_learn_at_once_that_the_leader_moved(broker):
     async def send():
         request = broker.arrived(produce(b"a", timeout_ms=60_000))
         pending = broker.dispatcher.begin(request, FROM)
-        got.append(only(broker.read(request, await pending.finish())).error_code)
+        got.append(only(broker.read(request, await finished(pending))).error_code)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(consume)

@@ -6,10 +6,10 @@ segment files, from the batch that contains the offset on. The first partition w
 least one batch however large; otherwise the limits of the request, of the partition and of
 `fetch.max.bytes` hold.
 
-The answer waits until `min_bytes` are there, an error or a divergence is to be told, or
-`max_wait_ms` is over. Partitions that do not exist do not end the wait, unless there are no others:
-a client that keeps asking for one would otherwise spin. What was read before the wait is kept; only
-the partitions that moved are read again.
+`begin` reads what there is, and answers unless it is to wait: until `min_bytes` are there, an error
+or a divergence is to be told, or `max_wait_ms` is over. Partitions that do not exist do not end the
+wait, unless there are no others: a client that keeps asking for one would otherwise spin. What was
+read before the wait is kept; only the partitions that moved are read again.
 
 Sessions (version 7 and later) are `server.fetch_sessions`.
 
@@ -26,11 +26,12 @@ topic ids (KIP-516); 14 tiered storage (KIP-405; never answered here); 15 replic
 16 leader hints (KIP-951); 17 directory id (KIP-853; ignored).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from zkafka.errors import ErrorCode
 from zkafka.model import BrokerEpoch, BrokerId, TopicPartition
+from zkafka.protocol.hot_fetch import LoneFetch
 from zkafka.protocol.messages.fetch import (
     AbortedTransaction,
     EpochEndOffset,
@@ -43,14 +44,21 @@ from zkafka.protocol.messages.fetch import (
 )
 from zkafka.replication.replicas import Isolation, PartitionRead
 from zkafka.server.context import Parts, RequestContext
-from zkafka.server.fetch_sessions import FetchContext, FetchedPartition
+from zkafka.server.fetch_sessions import (
+    FetchContext,
+    FetchedPartition,
+    FetchSession,
+    Waiting,
+    Watch,
+)
 
 _UNKNOWN = frozenset({ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION})
 _HINTED = frozenset({ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH})
 
 
-async def handle(request: FetchRequest, context: RequestContext) -> FetchResponse:
-    """The records; the response's slices belong to whoever sends it."""
+def begin(request: FetchRequest, context: RequestContext) -> "FetchResponse | WaitingFetch":
+    """The records, or, where there are too few of them, a wait for more. The response's slices
+    belong to whoever sends it."""
     parts, version = context.parts, context.version
     if version >= 15:
         replica_id = request.replica_state.replica_id
@@ -71,47 +79,139 @@ async def handle(request: FetchRequest, context: RequestContext) -> FetchRespons
     reading = _Reading(
         parts, request, replica_id=replica_id, replica_epoch=replica_epoch, version=version
     )
-    with reading:
-        await _gather(request, begun, reading, context, now_ms)
-        return _answer(begun, reading, context)
+    waiting = WaitingFetch(request, context, begun, reading, now_ms + request.max_wait_ms)
+    with waiting:
+        session = begun.session
+        if session is None:
+            due = list(begun.partitions.values())
+            everything = len(due)
+        else:
+            due = session.due(now_ms, parts.fetch_sessions.sweep_ms)
+            everything = len(session)
+        for fetched in due:
+            reading.look(fetched, begun, first_pass=True)
+        return waiting.conclude(everything)
 
 
-async def _gather(
-    request: FetchRequest,
-    begun: FetchContext,
-    reading: "_Reading",
+def resumed(
+    request: LoneFetch,
     context: RequestContext,
-    now_ms: int,
-) -> None:
-    """Read what there is; then, if it is too little, sleep until there may be enough."""
-    parts, session = context.parts, begun.session
-    if session is None:
-        due = list(begun.partitions.values())
-        everything = len(due)
-    else:
-        due = session.due(now_ms, parts.fetch_sessions.sweep_ms)
-        everything = len(session)
-    for fetched in due:
-        reading.look(fetched, begun, first_pass=True)
-    if request.max_wait_ms <= 0 or reading.is_enough or reading.unknown_count >= everything:
-        return
+    session: FetchSession,
+    epoch: int,
+    fetched: FetchedPartition,
+    read: PartitionRead | None,
+    deadline_ms: int,
+) -> "WaitingFetch":
+    """The wait of a fetch in this session, in which so far one partition was read, if any. It owns
+    what was read."""
+    reading = _Reading(
+        context.parts,
+        request,
+        replica_id=request.replica_id,
+        replica_epoch=request.replica_epoch,
+        version=context.version,
+    )
+    if read is not None:
+        reading.note(fetched, read, settled=read.is_empty)
+    begun = FetchContext(
+        session=session, partitions={}, expected_epoch=epoch, privileged=True, uses_topic_ids=True
+    )
+    return WaitingFetch(request, context, begun, reading, deadline_ms)
 
-    deadline_ms = now_ms + request.max_wait_ms
-    if session is not None:
-        await session.watch.wait(lambda name: reading.judge(session.find(name)), deadline_ms)
-        for fetched in session.moved():
-            reading.look(fetched, begun, first_pass=False)
-        return
-    by_name = {fetched.topic_partition: fetched for fetched in due if fetched.is_named}
-    watch = parts.purgatory.watch()
-    try:
-        for name in by_name:
-            watch.add(name)
-        await watch.wait(lambda name: reading.judge(by_name.get(name)), deadline_ms)
-        for name in watch.take():
-            reading.look(by_name[name], begun, first_pass=False)
-    finally:
-        watch.close()
+
+class WaitingFetch:
+    """A Fetch that found too little, and waits until there may be enough.
+
+    Ownership: a context manager that closes it, unless `conclude` has it wait; then whoever has it
+    does.
+    """
+
+    __slots__ = (
+        "_begun", "_by_name", "_context", "_deadline_ms", "_kept", "_reading", "_sleep", "_watch",
+        "request",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: FetchRequest | LoneFetch,
+        context: RequestContext,
+        begun: FetchContext,
+        reading: "_Reading",
+        deadline_ms: int,
+    ) -> None:
+        self.request = request
+        self._context = context
+        self._begun = begun
+        self._reading = reading
+        self._deadline_ms = deadline_ms
+        self._kept = False
+        self._sleep: Waiting | None = None
+        # Without a session:
+        self._watch: Watch | None = None
+        self._by_name: dict[TopicPartition, FetchedPartition] = {}
+
+    def __enter__(self) -> None:
+        self._kept = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._kept:
+            self.close()
+
+    def conclude(self, everything: int) -> "FetchResponse | WaitingFetch":
+        """The answer, if it need not wait; `everything` counts the partitions asked for."""
+        request, reading = self.request, self._reading
+        if request.max_wait_ms > 0 and not reading.is_enough and reading.unknown_count < everything:
+            self._kept = True
+            return self
+        return _answer(self._begun, reading, self._context)
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have it called when there may be enough to answer, or time is up. Once, in the step of
+        `begin`."""
+        session = self._begun.session
+        if session is not None:
+            watch = session.watch
+        else:
+            watch = self._watch = self._context.parts.purgatory.watch()
+            for fetched in self._begun.partitions.values():
+                if fetched.is_named:
+                    self._by_name[fetched.topic_partition] = fetched
+                    watch.add(fetched.topic_partition)
+        self._sleep = watch.call_after(self.judge, self._deadline_ms, call)
+
+    def judge(self, name: TopicPartition) -> bool:
+        """Whether the wait is over, now that this partition moved."""
+        return self._reading.judge(self._find(name))
+
+    def _find(self, name: TopicPartition) -> FetchedPartition | None:
+        session = self._begun.session
+        return self._by_name.get(name) if session is None else session.find(name)
+
+    def answer(self, moved: Sequence[FetchedPartition] | None = None) -> FetchResponse:
+        """What there is now, whether or not it is enough: what moved is read again. None: whatever
+        did, and nobody has asked yet."""
+        begun, session = self._begun, self._begun.session
+        if moved is None and session is not None:
+            moved = session.moved()
+        elif moved is None:
+            assert self._watch is not None
+            moved = [self._by_name[name] for name in self._watch.take()]
+        for fetched in moved:
+            self._reading.look(fetched, begun, first_pass=False)
+        return _answer(begun, self._reading, self._context)
+
+    def close(self) -> None:
+        """Wait no longer, and give back what was read."""
+        if self._sleep is not None:
+            self._sleep.cancel()
+        if self._watch is not None:
+            self._watch.close()
+        self._reading.release()
 
 
 def _answer(begun: FetchContext, reading: "_Reading", context: RequestContext) -> FetchResponse:
@@ -225,7 +325,7 @@ _Look = tuple[PartitionRead, bool]
 class _Reading:
     """What one Fetch has read so far.
 
-    Ownership: a context manager that releases its slices, unless they were handed over.
+    Ownership: whoever made it calls `release`; the slices of an answer are handed over by then.
     """
 
     __slots__ = (
@@ -251,7 +351,7 @@ class _Reading:
     def __init__(
         self,
         parts: Parts,
-        request: FetchRequest,
+        request: FetchRequest | LoneFetch,
         *,
         replica_id: BrokerId,
         replica_epoch: BrokerEpoch,
@@ -277,15 +377,8 @@ class _Reading:
         self._more_size = 0
         self.unknown_count = 0
 
-    def __enter__(self) -> "_Reading":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
+        """Give back the slices that were not handed over."""
         for read, _ in self.looks.values():
             if read.slice is not None:
                 read.slice.release()
@@ -307,12 +400,12 @@ class _Reading:
             self._size -= before[0].size
             before[0].slice.release()
         if self._version >= 13 and not self._is_known(fetched, begun):
-            self._note(fetched, PartitionRead(ErrorCode.UNKNOWN_TOPIC_ID), settled=False)
+            self.note(fetched, PartitionRead(ErrorCode.UNKNOWN_TOPIC_ID), settled=False)
             return
         if self._version < 10 and self._is_zstd(fetched.topic_partition.topic):
             # Clients of those versions cannot read it (KIP-110).
             refused = PartitionRead(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
-            self._note(fetched, refused, settled=False)
+            self.note(fetched, refused, settled=False)
             return
         alone = self._size == 0
         read = self._replicas.read(
@@ -325,12 +418,12 @@ class _Reading:
             first_pass=first_pass,
             leader_only=self._leader_only,
         )
-        empty = read.error is ErrorCode.NONE and read.slice is None and read.diverging is None
+        empty = read.is_empty
         if empty and not alone:
             # Nothing there, or no room for it: only the first data in an answer may exceed the
             # limits, by one batch.
             empty = self._available(fetched) == 0
-        self._note(fetched, read, settled=empty)
+        self.note(fetched, read, settled=empty)
 
     def judge(self, fetched: FetchedPartition | None) -> bool:
         """Whether the wait is over, now that this partition moved. Called by whoever moved it."""
@@ -375,7 +468,7 @@ class _Reading:
     def _is_zstd(self, topic: str) -> bool:
         return self._configs.config_for(topic).compression_type == "zstd"
 
-    def _note(self, fetched: FetchedPartition, read: PartitionRead, *, settled: bool) -> None:
+    def note(self, fetched: FetchedPartition, read: PartitionRead, *, settled: bool) -> None:
         self.looks[fetched] = (read, settled)
         self._size += read.size
         if read.error in _UNKNOWN:

@@ -1,7 +1,7 @@
 """Produce (API key 0, versions 3 to 11): append batches to the partitions we lead.
 
 `begin` appends every partition's batch, in the order of the request and before anything waits, so
-that the order in the log is the order of arrival; `finish` waits, with acks=-1, until the in-sync
+that the order in the log is the order of arrival; with acks=-1 the answer waits until the in-sync
 replicas have them. Each partition succeeds or fails for itself. A batch that must be opened first,
 in a worker thread (`replication/opening.py`), is appended by `open`, which comes in between and
 before anything else of the connection is begun.
@@ -24,7 +24,7 @@ offset; 6 throttling after the answer; 7 zstd (KIP-110); 8 record errors, error 
 9 flexible; 10 leader hints (KIP-951); 11 TRANSACTION_ABORTABLE (KIP-890).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -42,6 +42,7 @@ from zkafka.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from zkafka.replication.opening import RecordsRefused
+from zkafka.replication.purgatory import Sleep
 from zkafka.replication.replicas import AppendResult, Opening
 from zkafka.server.context import RequestContext
 
@@ -76,6 +77,10 @@ class PendingProduce:
     deadline_ms: int
     outcomes: list[_Outcome]
     openings: Sequence[tuple[int, Opening]] = ()
+    target: Target | None = None
+    """Of a lone batch, which is answered by hand if all went well."""
+    _sleep: Sleep | None = attrs.field(default=None, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
 
     async def open(self) -> None:
         """Append what had to be opened first; before anything else is asked of this.
@@ -105,34 +110,52 @@ class PendingProduce:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `finish` has replicas, or a flush, to wait for."""
-        if self.acks == 0:
+        """Whether there are replicas, or a flush, to wait for, and time left."""
+        if self.acks == 0 or self._is_over:
             return False
         verdict = self.context.parts.replicas.verdict
         return any(
             o.result is not None and verdict(o.result, self.acks) is None for o in self.outcomes
         )
 
-    async def finish(self) -> ProduceResponse:
-        """The answer, when the replicas have what was appended or time is up.
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have it called when this waits no longer."""
 
-        Waits: for the replicas, and for a flush where flush.messages asks for one. What was
-        appended stays, whatever becomes of the waiting.
-        """
+        def over() -> None:
+            self._is_over = True
+            call()
+
+        appended = [outcome.result for outcome in self.outcomes if outcome.result is not None]
+        self._sleep = self.context.parts.replicas.call_when_replicated(
+            appended, self.deadline_ms, self.acks, over
+        )
+
+    def answer(self) -> ProduceResponse | bytes:
+        """The answer, now that it waits no longer; bytes are the whole of it."""
         assert self.acks != 0, "nothing answers acks=0"
+        verdict = self.context.parts.replicas.verdict
         outcomes = self.outcomes
-        if self.acks == ALL_IN_SYNC or self.is_waiting:
-            appended = [outcome.result for outcome in outcomes if outcome.result is not None]
-            codes = iter(
-                await self.context.parts.replicas.wait_replicated(
-                    appended, self.deadline_ms, self.acks
+        if self.target is not None:
+            lone = outcomes[0].result
+            if lone is not None and verdict(lone, self.acks) is ErrorCode.NONE:
+                return self.target.answer(
+                    self.context.header.correlation_id,
+                    lone.base_offset,
+                    lone.log_append_time_ms,
+                    lone.log_start_offset,
                 )
-            )
-            outcomes = [
-                outcome if outcome.result is None else outcome._replace(code=next(codes))
-                for outcome in outcomes
-            ]
+        for place, (_, result, _, _, _) in enumerate(outcomes):
+            if result is not None:
+                code = verdict(result, self.acks)
+                if code is None:
+                    code = ErrorCode.REQUEST_TIMED_OUT
+                outcomes[place] = outcomes[place]._replace(code=code)
         return _response(outcomes, self.context)
+
+    def give_up(self) -> None:
+        """Wait no longer. What was appended stays."""
+        if self._sleep is not None:
+            self._sleep.cancel()
 
     def refusal(self, code: ErrorCode) -> ProduceResponse:
         """The answer that says `code` for everything that was appended."""
@@ -186,6 +209,7 @@ def appended(target: Target, result: AppendResult, context: RequestContext) -> P
         context=context,
         deadline_ms=context.parts.clock.monotonic_ms() + target.timeout_ms,
         outcomes=[_Outcome(target.topic_partition, result)],
+        target=target,
     )
 
 
