@@ -131,11 +131,33 @@ def opened(batch: Batch, config: LogConfig, now_ms: int) -> Batch:
             return restamp(batch.view, attributes, max_timestamp)
         return batch
     body = data if counts_up else _counted_up(data, batch.record_count)
-    rebuilt = bytearray(batch.view[:HEADER_SIZE])
-    rebuilt += compress(target, body, _level(target, config)) if target else body
-    result = restamp(memoryview(rebuilt), attributes & ~CODEC_MASK | target, max_timestamp)
+    result = _rebuilt(batch, body, target, attributes, max_timestamp, config)
     check_size(result, config)
     return result
+
+
+def in_topics_codec(batch: Batch, config: LogConfig) -> Batch:
+    """A batch of our own making, in the codec that compression.type asks for. Like Kafka, we leave
+    the markers of transactions as they are."""
+    target = _target(batch, config)
+    if target == batch.codec or (batch.is_control and batch.codec == Codec.NONE):
+        return batch
+    data = bytes(decompress(batch.codec, batch.view[HEADER_SIZE:]))
+    return _rebuilt(batch, data, target, batch.attributes, batch.max_timestamp, config)
+
+
+def _rebuilt(
+    batch: Batch,
+    body: bytes | bytearray,
+    target: int,
+    attributes: int,
+    max_timestamp: int,
+    config: LogConfig,
+) -> Batch:
+    """The batch with this body instead, compressed with `target`."""
+    rebuilt = bytearray(batch.view[:HEADER_SIZE])
+    rebuilt += compress(target, body, _level(target, config)) if target else body
+    return restamp(memoryview(rebuilt), attributes & ~CODEC_MASK | target, max_timestamp)
 
 
 def check_size(batch: Batch, config: LogConfig) -> None:

@@ -71,6 +71,8 @@ from zkafka.replication.fetcher import Fetcher, Fetchers, FetchersStatistics
 from zkafka.replication.links import PeerLink
 from zkafka.replication.moving import Moves
 from zkafka.replication.opening import (
+    check_size,
+    in_topics_codec,
     is_small,
     must_open,
     opened,
@@ -564,14 +566,14 @@ class Replicas:
         return self._append(replica, batch, self._clock.wall_ms())
 
     def append_as_coordinator(self, tp: TopicPartition, batch: bytearray) -> AppendResult:
-        """Append a batch of our own making, as with acks=-1, in the codec it was made with whatever
-        the topic's compression.type. Errors: `ApiError`."""
+        """Append a batch of our own making, as with acks=-1, compressed anew where the topic's
+        compression.type names another codec. Errors: `ApiError`."""
         replica = self._leading(tp)
         if not replica.machine.has_enough_in_sync:
             raise self._not_enough(replica)
         (ours,) = parse_batches(batch)
-        if ours.size > replica.log.config.max_message_bytes:
-            raise ApiError(ErrorCode.MESSAGE_TOO_LARGE, f"batch of {ours.size} bytes")
+        ours = in_topics_codec(ours, replica.log.config)
+        check_size(ours, replica.log.config)
         return self._append(replica, ours, self._clock.wall_ms())
 
     def _append(self, replica: Replica, batch: Batch, wall_ms: int) -> AppendResult:

@@ -18,7 +18,14 @@ from zkafka.protocol.messages.leader_and_isr import (
     LeaderAndIsrRequest,
     LeaderAndIsrTopicState,
 )
-from zkafka.protocol.records import Record, build_batch, parse_batches, stamp, verify_crc
+from zkafka.protocol.records import (
+    Record,
+    build_batch,
+    iter_records,
+    parse_batches,
+    stamp,
+    verify_crc,
+)
 from zkafka.replication.partition import Role
 from zkafka.replication.replicas import Opening
 
@@ -448,6 +455,47 @@ async def test_coordinators_write_batches_of_their_own(world):
     assert world[1].replicas.high_watermark(TP) == 1
     with pytest.raises(ApiError):
         world[2].replicas.leader_log(TP)
+
+
+@pytest.mark.parametrize(
+    ("made_with", "asked_for", "stored_with"),
+    [
+        (Codec.NONE, "producer", Codec.NONE),
+        (Codec.GZIP, "producer", Codec.GZIP),
+        (Codec.NONE, "zstd", Codec.ZSTD),
+        (Codec.GZIP, "lz4", Codec.LZ4),
+        (Codec.GZIP, "uncompressed", Codec.NONE),
+    ],
+)
+async def test_a_coordinators_batch_is_stored_in_the_topics_codec(
+    world, made_with, asked_for, stored_with
+):
+    config = attrs.evolve(world[1].config.log_defaults, compression_type=asked_for)
+    world[1].topic_configs["orders"] = config
+    await world.assign(1, replicas=[1])
+    sent = [Record(b"key %d" % number, b"value", 5 + number) for number in range(9)]
+    result = world[1].replicas.append_as_coordinator(TP, build_batch(sent, codec=made_with))
+    assert (result.base_offset, result.last_offset) == (0, 8)
+    marker = [Record(b"\0\0\0\1", b"\0\0\0\0\0\0", 9)]
+    world[1].replicas.append_as_coordinator(TP, build_batch(marker, control=True))
+    batch, control = stored(world[1])
+    assert (batch.codec, control.codec) == (stored_with, Codec.NONE)
+    assert verify_crc(batch)
+    assert [(bytes(r.key), r.timestamp) for r in iter_records(batch)] == [
+        (record.key, record.timestamp) for record in sent
+    ]
+
+
+async def test_a_coordinators_batch_may_be_too_large_once_it_is_opened(world):
+    config = attrs.evolve(
+        world[1].config.log_defaults, compression_type="uncompressed", max_message_bytes=1000
+    )
+    world[1].topic_configs["orders"] = config
+    await world.assign(1, replicas=[1])
+    batch = build_batch([Record(b"key", bytes(2000), 5)], codec=Codec.GZIP)
+    with pytest.raises(ApiError) as refused:
+        world[1].replicas.append_as_coordinator(TP, batch)
+    assert refused.value.code is ErrorCode.MESSAGE_TOO_LARGE
 
 
 async def test_a_topics_settings_take_effect_at_once(world):
