@@ -44,15 +44,15 @@ class Errands:
             trio.lowlevel.reschedule(self._runner)
 
     def run(self) -> None:
-        """Run all that is due; a promise is kept with the last of such calls."""
+        """Run all that is due."""
         due = self._due
         while due:
             due.popleft()()
 
-    def kept(self) -> None:
-        """The caller of `promise` runs no more."""
+    def keep(self) -> None:
+        """Run all that is due, also from before the promise; that was the last time."""
+        self.run()
         self._promised = False
-        assert not self._due, "a promise not kept"
 
     async def _run(self) -> None:
         try:

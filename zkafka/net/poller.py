@@ -51,7 +51,7 @@ class Poller:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self._errands.promise()
             self._pass()
-            self._errands.kept()
+            self._errands.keep()
 
     def _pass(self) -> None:
         left = EVENTS
