@@ -110,15 +110,15 @@ def consumed(cluster: BlockingCluster, reached: Callable[[int], bool]) -> list[i
     return found
 
 
-def alter(cluster: BlockingCluster, *replicas: tuple[int, str | Path], topic: str = TOPIC) -> str:
+def alter(bootstrap: str, *replicas: tuple[int, str | Path], topic: str = TOPIC) -> str:
     """Ask each of these brokers to have its replica in this directory; what became of it."""
     arguments = [word for broker, path in replicas for word in (topic, "0", str(broker), str(path))]
-    return apache_kafka.tool(str(ALTER), cluster.bootstrap, *arguments)
+    return apache_kafka.tool(str(ALTER), bootstrap, *arguments)
 
 
-def described(broker: ClusterBroker) -> dict[str, list[tuple[bool, int, int]]]:
+def described(port: int) -> dict[str, list[tuple[bool, int, int]]]:
     """By directory: (is it a future one, bytes, lag) of the logs of the partition."""
-    with Wire(broker.port) as wire:
+    with Wire(port) as wire:
         results = wire.ask(DescribeLogDirsRequest(topics=None), 4).results
     return {
         Path(result.log_dir).name: [
@@ -133,7 +133,7 @@ def described(broker: ClusterBroker) -> dict[str, list[tuple[bool, int, int]]]:
 
 def is_only_in(broker: ClusterBroker, name: str) -> bool:
     """Whether the broker says so, and its directories as well."""
-    logs = described(broker)
+    logs = described(broker.port)
     found = [
         path.parent.name
         for path in broker.directory.glob(f"*/{TOPIC}-0*")
@@ -149,10 +149,10 @@ def other(broker: ClusterBroker) -> Path:
     return broker.directory / {"one": "two", "two": "one"}[current]
 
 
-def set_rate(cluster: BlockingCluster, broker: int, bytes_per_s: int) -> None:
+def set_rate(bootstrap: str, broker: int, bytes_per_s: int) -> None:
     entry = ConfigEntry(RATE, str(bytes_per_s), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.BROKER, str(broker), incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(PATIENCE_S)
 
@@ -182,7 +182,7 @@ def test_every_replica_moves_and_back_under_load(cluster: BlockingCluster) -> No
             writing.more(300)
             for _ in range(2):
                 aims = {number: other(broker) for number, broker in cluster.brokers.items()}
-                said = alter(cluster, *aims.items())
+                said = alter(cluster.bootstrap, *aims.items())
                 assert said.split()[1::2] == ["NONE"] * 3
                 for number, aim in aims.items():
                     broker = cluster.brokers[number]
@@ -207,10 +207,12 @@ def test_a_move_that_a_broker_did_not_live_to_see_goes_on(
     aim = other(broker)
     with Writing(cluster) as writing:
         writing.more(500)
-        set_rate(cluster, mover, 100_000)
-        assert alter(cluster, (mover, aim)).split()[1::2] == ["NONE"]
+        set_rate(cluster.bootstrap, mover, 100_000)
+        assert alter(cluster.bootstrap, (mover, aim)).split()[1::2] == ["NONE"]
         wait_for(
-            lambda: any(future and size > 0 for future, size, _ in described(broker)[aim.name]),
+            lambda: any(
+                future and size > 0 for future, size, _ in described(broker.port)[aim.name]
+            ),
             what="some of it copied",
         )
         printed = apache_kafka.tool(LOG_DIRS, "--bootstrap-server", cluster.bootstrap, "--describe")
@@ -219,11 +221,11 @@ def test_a_move_that_a_broker_did_not_live_to_see_goes_on(
         writing.more(100)
         cluster.start(mover)
         cluster.wait_until_whole()
-        [(is_future, _, lag)] = described(broker)[aim.name]
+        [(is_future, _, lag)] = described(broker.port)[aim.name]
         assert is_future
         assert lag > 0
         writing.more(100)
-        set_rate(cluster, mover, 2**63 - 1)
+        set_rate(cluster.bootstrap, mover, 2**63 - 1)
         wait_for(lambda: is_only_in(broker, aim.name), what=f"{aim}")
         writing.more(100)
     count = writing.acked
@@ -233,9 +235,9 @@ def test_a_move_that_a_broker_did_not_live_to_see_goes_on(
 
 def test_what_cannot_be_moved_is_refused(cluster: BlockingCluster) -> None:
     broker = cluster.brokers[1]
-    assert alter(cluster, (1, "/nowhere")).split()[1] == "LogDirNotFoundException"
+    assert alter(cluster.bootstrap, (1, "/nowhere")).split()[1] == "LogDirNotFoundException"
     aim = other(broker)
-    said = alter(cluster, (1, aim), topic="nosuch")
+    said = alter(cluster.bootstrap, (1, aim), topic="nosuch")
     assert said.split()[1] == "UnknownTopicOrPartitionException"
     # But remembered.
     cluster.create_topic("nosuch", partitions=1, replication_factor=3)

@@ -23,7 +23,13 @@ from zkafka.protocol.messages import (
 )
 from zkafka.protocol.messages.init_producer_id import InitProducerIdRequest
 from zkafka.server.config_entries import AlterOperation
-from zkafka.server.configs import BROKER_RESOURCE, TOPIC_RESOURCE, Configs, ConfigsChanged
+from zkafka.server.configs import (
+    BROKER_RESOURCE,
+    MOVE_RATE,
+    TOPIC_RESOURCE,
+    Configs,
+    ConfigsChanged,
+)
 from zkafka.server.handlers import (
     alter_configs,
     describe_configs,
@@ -531,3 +537,17 @@ async def test_who_gets_no_id(init, fields, code):
 async def test_a_producer_is_told_to_ask_again_when_no_id_comes(init, autojump_clock):
     init.ids.stuck = True
     assert await init() == (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, -1, -1)
+
+
+async def test_the_rate_of_moves_may_change_and_no_topic_does(running):
+    assert running.configs.move_rate == 2**63 - 1
+    for text, rate in (("5000", 5000), ("0", 0)):
+        await incremental(running, resource(BROKER_RESOURCE, "1", (MOVE_RATE, text)))
+        assert await running.heard() == [ConfigsChanged(topics=frozenset())]
+        assert running.configs.move_rate == rate
+    refused = await incremental(running, resource(BROKER_RESOURCE, "1", (MOVE_RATE, "-1")))
+    assert refused == [("1", ErrorCode.INVALID_REQUEST)]
+    # Written by somebody who did not ask us: as if it was not set.
+    await running.elsewhere.write_entity_config("brokers", "1", {MOVE_RATE: "fast"})
+    assert await running.heard() == [ConfigsChanged(topics=frozenset())]
+    assert running.configs.move_rate == 2**63 - 1

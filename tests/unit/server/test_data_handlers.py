@@ -7,6 +7,7 @@ from answers import produced
 
 from zkafka.errors import ErrorCode
 from zkafka.model import OFFSETS_TOPIC, TopicPartition
+from zkafka.protocol.messages import alter_replica_log_dirs as alter_messages
 from zkafka.protocol.messages.delete_records import (
     DeleteRecordsPartition,
     DeleteRecordsRequest,
@@ -35,6 +36,7 @@ from zkafka.protocol.records import Record, build_batch
 from zkafka.replication.opening import RecordsRefused
 from zkafka.replication.replicas import HostedLog, HostedPartition
 from zkafka.server.handlers import (
+    alter_replica_log_dirs,
     delete_records,
     describe_log_dirs,
     list_offsets,
@@ -299,6 +301,38 @@ async def test_partitions_that_are_not_here_take_no_task_each(parts):
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     }
     assert len(tasks) == 1
+
+
+async def test_replicas_are_moved_and_answered_by_topic(parts):
+    wanted = []
+
+    class Moves:
+        async def alter(self, asked):
+            wanted.append(asked)
+            return {tp: ErrorCode.LOG_DIR_NOT_FOUND if tp == TP else 0 for tp in asked}
+
+    parts.replicas.moves = Moves()
+    request = alter_messages.AlterReplicaLogDirsRequest(
+        dirs=[
+            alter_messages.AlterReplicaLogDir(
+                path=path,
+                topics=[
+                    alter_messages.AlterReplicaLogDirTopic(name=name, partitions=partitions)
+                    for name, partitions in topics.items()
+                ],
+            )
+            for path, topics in {"/a": {"t": [0, 1], "u": [0]}, "/b": {"t": [2]}}.items()
+        ]
+    )
+    response = await alter_replica_log_dirs.handle(request, fakes.context(parts, 2))
+    assert wanted == [
+        {TP: "/a", TopicPartition("t", 1): "/a", TopicPartition("u", 0): "/a"}
+        | {TopicPartition("t", 2): "/b"}
+    ]
+    assert {
+        topic.topic_name: [(p.partition_index, p.error_code) for p in topic.partitions]
+        for topic in response.results
+    } == {"t": [(0, ErrorCode.LOG_DIR_NOT_FOUND), (1, 0), (2, 0)], "u": [(0, 0)]}
 
 
 async def test_log_directories_are_described_by_topic(parts, monkeypatch):

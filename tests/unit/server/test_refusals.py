@@ -6,6 +6,7 @@ from zkafka.protocol import codec
 from zkafka.protocol.apis import APIS
 from zkafka.protocol.fields import schema_of
 from zkafka.protocol.messages import (
+    alter_replica_log_dirs,
     describe_groups,
     fetch,
     find_coordinator,
@@ -103,6 +104,22 @@ def test_plain_names_become_items():
     )
     response = error_response(offset_fetch.OffsetFetchResponse, request, 1, CODE)
     assert response.topics[0].partitions[0].partition_index == 4
+
+
+def test_items_are_named_though_the_request_groups_them():
+    topics = [
+        alter_replica_log_dirs.AlterReplicaLogDirTopic(name=name, partitions=[3, 4])
+        for name in "tu"
+    ]
+    request = alter_replica_log_dirs.AlterReplicaLogDirsRequest(
+        dirs=[alter_replica_log_dirs.AlterReplicaLogDir(path="/a", topics=[t]) for t in topics]
+    )
+    response = error_response(alter_replica_log_dirs.AlterReplicaLogDirsResponse, request, 2, CODE)
+    assert [
+        (topic.topic_name, partition.partition_index, partition.error_code)
+        for topic in response.results
+        for partition in topic.partitions
+    ] == [(name, number, CODE) for name in "tu" for number in (3, 4)]
 
 
 def test_an_array_without_codes_is_passed_over():
