@@ -33,9 +33,11 @@ import trio
 from zkafka.errors import PeerUnreachable, RemoteProtocolError
 from zkafka.model import NO_BROKER, BrokerId, BrokerInfo, Endpoint
 from zkafka.net.transport import ConnectionLost, RunInThread, SocketTransport, Transport
+from zkafka.protocol import hot_fetch
 from zkafka.protocol.apis import APIS
 from zkafka.protocol.codec import decode_response, encode_request
 from zkafka.protocol.fields import schema_of
+from zkafka.protocol.messages.fetch import FetchRequest
 from zkafka.server.metadata import MetadataImage
 
 RESPONSE_MAX_BYTES = 100 << 20
@@ -109,7 +111,13 @@ class _Waiting:
 
     correlation_id: int
     given_up: bool = False
-    woken: trio.Event = attrs.field(factory=trio.Event)
+    woken: trio.Event | None = None
+    """Of one that waits for its turn to read."""
+
+    def wake(self) -> None:
+        """It is its turn, or there will be none."""
+        if self.woken is not None:
+            self.woken.set()
 
 
 class _Link:
@@ -159,6 +167,7 @@ class _Link:
         answered = False
         try:
             while self.broken is None and self._reader() is not waiting:
+                waiting.woken = trio.Event()
                 await waiting.woken.wait()
             if self.broken is None and self._frame is None and self._start == self._end:
                 # Right after sending nothing can be there; and others get their turn.
@@ -176,17 +185,20 @@ class _Link:
                 waiting.given_up = True
             reader = self._reader()
             if reader is not None:
-                reader.woken.set()
+                reader.wake()
 
     def _reader(self) -> _Waiting | None:
-        return next((waiting for waiting in self._order if not waiting.given_up), None)
+        for waiting in self._order:
+            if not waiting.given_up:
+                return waiting
+        return None
 
     def break_off(self, reason: str) -> None:
         """All requests in flight end with ConnectionLost. The transport is closed by the peer."""
         if self.broken is None:
             self.broken = reason
         for waiting in self._order:
-            waiting.woken.set()
+            waiting.wake()
 
     async def _receive(self) -> memoryview:
         """One frame. A cancellation loses nothing: what came so far is kept for the next call."""
@@ -274,14 +286,17 @@ class Peer:
         self.broker_id = broker_id
         self.endpoint = endpoint
         self._client_id = client_id
+        self._client_name = client_id.encode()
         self._open_transport = open_transport
         self._request_timeout_ms = request_timeout_ms
         self._connect_timeout_ms = connect_timeout_ms
         self._response_max_bytes = response_max_bytes
         self._link: _Link | None = None
         # Connecting and sending wait; the order of the requests on the wire is that of their
-        # places, so one at a time does both.
-        self._turn = trio.Lock()
+        # places, so one at a time does both. Nearly always nobody else does, and a trio.Lock costs
+        # as much as the rest of a request.
+        self._sending = False
+        self._turn = trio.lowlevel.ParkingLot()
         self._correlation_id = 0
 
     def __repr__(self) -> str:
@@ -303,25 +318,31 @@ class Peer:
             version = api.max_version
         self._correlation_id = (self._correlation_id + 1) & 0x7FFF_FFFF
         correlation_id = self._correlation_id
-        parts = encode_request(message, version, correlation_id, self._client_id)
+        parts: list[Any]
+        fetch = type(message) is FetchRequest
+        by_hand = fetch and hot_fetch.request(message, version, correlation_id, self._client_name)
+        if by_hand:
+            parts = [by_hand]
+        else:
+            parts = encode_request(message, version, correlation_id, self._client_id)
         timeout_ms = self._request_timeout_ms if timeout_ms is None else timeout_ms
         link: _Link | None = None
         answer: Any = None
         try:
             scope = _NO_SCOPE if timeout_ms == math.inf else trio.move_on_after(timeout_ms / 1000)
             with scope:
-                # Nearly always nobody is before us, and then there is nothing to wait for.
-                try:
-                    self._turn.acquire_nowait()
-                except trio.WouldBlock:
-                    await self._turn.acquire()
+                while self._sending:
+                    await self._turn.park()
+                self._sending = True
                 try:
                     link = await self._connected()
                     waiting = await link.send(parts, correlation_id)
                 finally:
-                    self._turn.release()
+                    self._sending = False
+                    self._turn.unpark()
                 frame = await link.answer(waiting)
-                answered, answer = decode_response(api.response_class, version, frame)
+                found = hot_fetch.answered(version, frame) if fetch else None
+                answered, answer = found or decode_response(api.response_class, version, frame)
                 if answered != correlation_id:
                     raise RemoteProtocolError(f"answer {answered} to request {correlation_id}")
         except (ConnectionLost, RemoteProtocolError, OSError) as error:

@@ -337,7 +337,7 @@ _SHORT_UVARINT = tuple(bytes([value]) for value in range(128))
 
 
 @functools.lru_cache(maxsize=16384)
-def _uuid(value: bytes) -> uuid.UUID:
+def uuid_of(value: bytes) -> uuid.UUID:
     """Topic ids come again and again, and the class is slow to make."""
     return uuid.UUID(bytes=value)
 
@@ -484,7 +484,7 @@ class _Reader(_Source):
         self.names.update(
             new=object.__new__,
             more=_more,
-            uuid=_uuid,
+            uuid=uuid_of,
             bad=RemoteProtocolError,
             unpack_many=struct.unpack_from,
         )

@@ -8,14 +8,18 @@ from hypothesis import strategies as st
 
 from zkafka.errors import RemoteProtocolError
 from zkafka.protocol import codec
-from zkafka.protocol.hot_fetch import VERSIONS, answer, lone_fetch
+from zkafka.protocol.hot_fetch import VERSIONS, answer, answered, lone_fetch
+from zkafka.protocol.hot_fetch import request as written
 from zkafka.protocol.messages.fetch import (
+    AbortedTransaction,
+    EpochEndOffset,
     FetchableTopicResponse,
     FetchPartition,
     FetchRequest,
     FetchResponse,
     FetchTopic,
     ForgottenTopic,
+    LeaderIdAndEpoch,
     PartitionData,
     ReplicaState,
 )
@@ -102,6 +106,8 @@ def test_it_is_read_as_the_codec_reads_it(version, numbers, place, topic_id, rep
         replica_state=ReplicaState(replica_id=replica[0], replica_epoch=replica[1]),
     )
     assert lone_fetch(version, body(message, version)) == told(message)
+    whole = b"".join(codec.encode_request(message, version, session_id, "broker-7"))
+    assert written(message, version, session_id, b"broker-7") == whole
 
 
 PARTITION = FetchPartition(partition=3)
@@ -123,11 +129,21 @@ PARTITION = FetchPartition(partition=3)
 def test_any_other_is_left_to_the_codec(changes):
     assert lone_fetch(17, body(request())) is not None
     assert lone_fetch(17, body(request(**changes))) is None
+    assert written(request(), 17, 1, b"me") is not None
+    assert written(request(**changes), 17, 1, b"me") is None
 
 
 @pytest.mark.parametrize("version", [4, 12, 13, 14, 18])
 def test_other_versions_are_left_to_the_codec(version):
     assert lone_fetch(version, body(request())) is None
+    assert written(request(), version, 1, b"me") is None
+
+
+def test_what_does_not_fit_is_left_to_the_codec():
+    named = FetchPartition(replica_directory_id=uuid.uuid4())
+    assert written(request(topics=[topic(named)]), 17, 1, b"me") is None
+    assert written(request(max_wait_ms=2**31), 17, 1, b"me") is None
+    assert written(request(), 17, 1, b"m" * 40_000) is None
 
 
 @given(st.data())
@@ -178,3 +194,63 @@ def test_the_answer_is_what_the_codec_writes(version, ids, offsets, size):
     )
     whole = b"".join(codec.encode_response(response, version, correlation_id))
     assert head + bytes(size) + end == whole
+    assert whole_response(version, memoryview(whole)[4:], by_hand=size < 16_383) == (
+        correlation_id,
+        response,
+    )
+
+
+def whole_response(version, frame, *, by_hand=True):
+    """The response in a frame, read by hand, or by the codec; their records are alike."""
+    found = answered(version, frame)
+    assert (found is not None) == by_hand
+    return found or codec.decode_response(FetchResponse, version, frame)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        FetchResponse(session_id=5),
+        FetchResponse(error_code=71),
+        FetchResponse(responses=[FetchableTopicResponse(topic_id=TOPIC)] * 2),
+        FetchResponse(
+            responses=[FetchableTopicResponse(topic_id=TOPIC, partitions=[PartitionData()] * 2)]
+        ),
+        *(
+            FetchResponse(
+                responses=[
+                    FetchableTopicResponse(topic_id=TOPIC, partitions=[PartitionData(**said)])
+                ]
+            )
+            for said in (
+                {"error_code": 6, "records": b""},
+                {"records": None},
+                {"aborted_transactions": [AbortedTransaction()], "records": b""},
+                {"diverging_epoch": EpochEndOffset(epoch=1, end_offset=2), "records": b"r"},
+                {"current_leader": LeaderIdAndEpoch(leader_id=1, leader_epoch=2), "records": b"r"},
+            )
+        ),
+    ],
+)
+def test_any_other_answer_is_left_to_the_codec(response):
+    frame = memoryview(b"".join(codec.encode_response(response, 17, 3)))[4:]
+    assert answered(17, frame) is None
+
+
+@given(st.data())
+def test_a_broken_answer_is_refused_or_read_as_the_codec_reads_it(data):
+    partition = PartitionData(aborted_transactions=None, records=b"records" * 30)
+    whole = FetchResponse(
+        responses=[FetchableTopicResponse(topic_id=TOPIC, partitions=[partition])]
+    )
+    broken = bytearray(b"".join(codec.encode_response(whole, 17, 3))[4:])
+    for _ in range(data.draw(st.integers(0, 3))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    broken = broken[: data.draw(st.integers(0, len(broken)))]
+    found = answered(17, memoryview(broken))
+    try:
+        expected = codec.decode_response(FetchResponse, 17, bytes(broken))
+    except RemoteProtocolError:
+        assert found is None
+    else:
+        assert found is None or found == expected
