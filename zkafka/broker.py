@@ -312,7 +312,7 @@ class Broker:
             may_propose=lambda: self._session.state is SessionState.CONNECTED,
             on_log_dir_failure=lambda path: self._failed_dirs_send.send_nowait(path),
         )
-        replicas.throttle_moves(configs.move_rate)
+        replicas.reconfigure_broker(configs.broker_config)
         parts = Parts(
             broker_id=self.broker_id,
             broker_epoch=lambda: registered[0].broker_epoch,
@@ -508,7 +508,7 @@ class Broker:
             topics = frozenset(tp.topic for tp in replicas.hosted)
         for topic in sorted(topics):
             replicas.reconfigure(topic, parts.configs.config_for(topic))
-        replicas.throttle_moves(parts.configs.move_rate)
+        replicas.reconfigure_broker(parts.configs.broker_config)
         if changed.unclean_enabled is None:
             parts.controller.unclean_election_enabled(None)
         else:

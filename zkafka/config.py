@@ -829,30 +829,33 @@ class BrokerConfig:
     log_cleaner_threads: int = setting(
         "log.cleaner.threads", Kind.INT, 1,
         "Logs compacted at the same time.",
-        at_least=0,
+        at_least=0, mode=Mode.CLUSTER,
     )  # fmt: skip
     log_cleaner_dedupe_buffer_size: int = setting(
         "log.cleaner.dedupe.buffer.size", Kind.LONG, 128 * MIB,
         "Bytes for the keys noted by all compactions, 176 for each key; a log with more keys is "
         "compacted in several rounds.",
+        mode=Mode.CLUSTER,
     )  # fmt: skip
     log_cleaner_io_buffer_size: int = setting(
         "log.cleaner.io.buffer.size", Kind.INT, 512 * KIB,
         "Bytes read and written at once, of all compactions.",
-        at_least=0,
+        at_least=0, mode=Mode.CLUSTER,
     )  # fmt: skip
     log_cleaner_io_buffer_load_factor: float = setting(
         "log.cleaner.io.buffer.load.factor", Kind.DOUBLE, 0.9,
         "Share of the dedupe buffer that may be filled.",
+        mode=Mode.CLUSTER,
     )  # fmt: skip
     log_cleaner_io_max_bytes_per_second: float = setting(
         "log.cleaner.io.max.bytes.per.second", Kind.DOUBLE, DOUBLE_MAX,
         "Bytes that all compactions together read and write per second.",
+        mode=Mode.CLUSTER,
     )  # fmt: skip
     log_cleaner_backoff_ms: int = setting(
         "log.cleaner.backoff.ms", Kind.LONG, 15_000,
         "Pause before logs are looked at again when there was nothing to compact.",
-        at_least=0,
+        at_least=0, mode=Mode.CLUSTER,
     )  # fmt: skip
     log_flush_offset_checkpoint_interval_ms: int = setting(
         "log.flush.offset.checkpoint.interval.ms", Kind.INT, MINUTES_MS,
@@ -1009,6 +1012,12 @@ class BrokerConfig:
         _work_out(values, properties)
         _cross_check(values, properties)
         return cls(**values)
+
+    def with_dynamic(self, values: Mapping[str, str]) -> "BrokerConfig":
+        """The configuration with those of `values` laid over it that may be altered while the
+        broker runs. Errors: `ConfigError`, as `parse`."""
+        laid_over = {key: text for key, text in values.items() if is_dynamic(key)}
+        return BrokerConfig.parse({**self.properties, **laid_over})
 
     def advertised(self, host_name: str, bound_ports: Mapping[str, int]) -> tuple[Endpoint, ...]:
         """What to register: an empty host becomes `host_name`, and port 0 the port that the

@@ -158,10 +158,16 @@ def test_configurations_of_topics_and_of_all_brokers(three_brokers: BlockingClus
     run(three_brokers, CONFIGS, *of_broker, *change)
     dynamic = run(three_brokers, CONFIGS, *of_broker, "--describe")
     run(three_brokers, CONFIGS, *of_broker, "--alter", "--delete-config", "log.segment.bytes")
+    of_all = ["--entity-type", "brokers", "--entity-default"]
+    change = ["--alter", "--add-config", "log.cleaner.threads=2"]
+    run(three_brokers, CONFIGS, *of_all, *change)
+    defaults = run(three_brokers, CONFIGS, *of_all, "--describe")
+    run(three_brokers, CONFIGS, *of_all, "--alter", "--delete-config", "log.cleaner.threads")
 
     assert re.findall(r"^  (\S+)", described, re.MULTILINE) == ["cleanup.policy=delete,compact"]
     assert "DYNAMIC_TOPIC_CONFIG:cleanup.policy=delete,compact" in described
     assert "DYNAMIC_BROKER_CONFIG:log.segment.bytes=500000000" in dynamic
+    assert "DYNAMIC_DEFAULT_BROKER_CONFIG:log.cleaner.threads=2" in defaults
 
 
 def test_what_the_brokers_offer_and_where_they_keep_it(three_brokers: BlockingCluster) -> None:

@@ -3,7 +3,13 @@
 import time
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -105,6 +111,48 @@ def test_a_brokers_default_is_obeyed_by_topics_that_do_not_override_it(admin, bo
     broker = describe(admin, ResourceType.BROKER, "1")
     assert (broker["message.max.bytes"].value, broker["message.max.bytes"].source) == ("2000", 2)
     assert broker["num.partitions"].is_read_only
+
+
+def offsets(bootstrap, topic):
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "nobody"})
+    try:
+        place = TopicPartition(topic, 0, OFFSET_BEGINNING)
+        consumer.assign([place])
+        _, end = consumer.get_watermark_offsets(place, timeout=PATIENCE_S)
+        found = []
+        while not found or found[-1] < end - 1:
+            message = consumer.poll(PATIENCE_S)
+            assert message is not None
+            assert message.error() is None
+            found.append(message.offset())
+        return found
+    finally:
+        consumer.close()
+
+
+@pytest.mark.zkafka(brokers=1, config={"log.cleaner.backoff.ms": str(10**9)})
+def test_the_cleaner_obeys_new_settings_without_a_restart(admin, bootstrap):
+    """It looked once, when there was nothing, and would not look again for eleven days."""
+    create(
+        admin, "changing", cleanup_policy="compact", segment_bytes="1000",
+        min_cleanable_dirty_ratio="0.01",
+    )  # fmt: skip
+    for number in range(30):
+        assert produce(bootstrap, "changing", b"x" * 100, b"%d" % (number % 3)) is None
+    assert offsets(bootstrap, "changing") == list(range(30))
+    with pytest.raises(KafkaException, match="from half to double"):
+        alter(admin, ResourceType.BROKER, "1", ("log.cleaner.threads", "3", AlterConfigOpType.SET))
+    alter(
+        admin, ResourceType.BROKER, "1",
+        ("log.cleaner.threads", "2", AlterConfigOpType.SET),
+        ("log.cleaner.backoff.ms", "100", AlterConfigOpType.SET),
+    )  # fmt: skip
+    described = describe(admin, ResourceType.BROKER, "1")["log.cleaner.backoff.ms"]
+    assert (described.value, described.source, described.is_read_only) == ("100", 2, False)
+    deadline = time.monotonic() + PATIENCE_S
+    while len(left := offsets(bootstrap, "changing")) > 15:
+        assert time.monotonic() < deadline, "the alteration is not obeyed"
+    assert left[-1] == 29
 
 
 def test_an_idempotent_producer_gets_its_id(admin, bootstrap):

@@ -8,6 +8,7 @@ What a cleaning is, and who runs which part of it, is told in `log/cleaner.py`: 
 carried to worker threads, one by one. Each takes about a millisecond, so the interpreter is the
 loop's again after that, and a loop that is busy slows the cleaning down, not the other way round.
 Bytes read and written by all cleaners together are held to log.cleaner.io.max.bytes.per.second.
+All of these settings but log.cleaner.enable may change while the broker runs.
 
 A log that was truncated or deleted meanwhile is not cleaned further: it is looked at again like any
 other. One whose bytes are not what they should be is marked uncleanable until the next start, with
@@ -87,13 +88,10 @@ class Cleaner:
         self._config = config
         self._offload = offload
         self._clock = clock
-        self._limits = CleanerLimits.of(
-            config.log_cleaner_dedupe_buffer_size,
-            config.log_cleaner_io_buffer_load_factor,
-            config.log_cleaner_io_buffer_size,
-            max(1, config.log_cleaner_threads),
-        )
+        self._limits = _limits_of(config)
         self._throttle = Throttle(config.log_cleaner_io_max_bytes_per_second)
+        self._reconfigured = trio.Event()
+        self._cleaners: set[int] = set()
         self._choosing = trio.Lock()
         self._in_progress: set[PartitionLog] = set()
         # Until the next pause.
@@ -106,21 +104,40 @@ class Cleaner:
         self._last_runs: dict[int, _Run] = {}
         self._runs = self._bytes_read = self._bytes_written = 0
 
+    def reconfigure(self, config: BrokerConfig) -> None:
+        """Obey these settings from now on. What is being cleaned is cleaned to its end, with the
+        buffers that it has and at the new rate. (Kafka breaks it off and starts afresh.)"""
+        if config == self._config:
+            return
+        self._config = config
+        self._limits = _limits_of(config)
+        self._throttle.change(config.log_cleaner_io_max_bytes_per_second)
+        self._reconfigured.set()
+        self._reconfigured = trio.Event()
+
     async def run(self) -> None:
         """Clean until cancelled; returns at once if log.cleaner.enable=false."""
         if not self._config.log_cleaner_enable:
             return
         async with trio.open_nursery() as nursery:
-            for number in range(self._config.log_cleaner_threads):
-                nursery.start_soon(self._clean_for_ever, number)
+            while True:
+                for number in range(self._config.log_cleaner_threads):
+                    if number not in self._cleaners:
+                        self._cleaners.add(number)
+                        nursery.start_soon(self._clean_while_wanted, number)
+                await self._reconfigured.wait()
 
-    async def _clean_for_ever(self, number: int) -> None:
-        # A pause of nothing would be a loop that never rests.
-        pause_s = max(self._config.log_cleaner_backoff_ms, 1) / 1000
-        while True:
-            if not await self.clean_dirtiest(number):
-                await trio.sleep(pause_s)
-                self._put_off.clear()
+    async def _clean_while_wanted(self, number: int) -> None:
+        try:
+            while number < self._config.log_cleaner_threads:
+                if not await self.clean_dirtiest(number):
+                    # A pause of nothing would be a loop that never rests.
+                    with trio.move_on_after(max(self._config.log_cleaner_backoff_ms, 1) / 1000):
+                        await self._reconfigured.wait()
+                    self._put_off.clear()
+        finally:
+            self._cleaners.discard(number)
+            self._last_runs.pop(number, None)
 
     async def clean_dirtiest(self, number: int = 0) -> bool:
         """Clean one log, if one is dirty enough; whether there was one. `number` is the cleaner's.
@@ -273,6 +290,15 @@ class Cleaner:
             bytes_read=self._bytes_read,
             bytes_written=self._bytes_written,
         )
+
+
+def _limits_of(config: BrokerConfig) -> CleanerLimits:
+    return CleanerLimits.of(
+        config.log_cleaner_dedupe_buffer_size,
+        config.log_cleaner_io_buffer_load_factor,
+        config.log_cleaner_io_buffer_size,
+        max(1, config.log_cleaner_threads),
+    )
 
 
 def _look(

@@ -1147,6 +1147,11 @@ class Replicas:
         if self.must_flush(replica):
             self.upkeep.flush_soon(replica)
 
+    def reconfigure_broker(self, config: BrokerConfig) -> None:
+        """Obey what of the broker's own settings may change while it runs."""
+        self.throttle_moves(config.replica_alter_log_dirs_io_max_bytes_per_second)
+        self.upkeep.cleaner.reconfigure(config)
+
     def throttle_moves(self, bytes_per_s: float) -> None:
         """Move replicas between directories at this rate from now on, all together; LONG_MAX for
         any."""

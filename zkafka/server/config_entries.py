@@ -13,7 +13,7 @@ KIP-226, KIP-339 (incremental), KIP-569 (types and documentation).
 """
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -21,6 +21,7 @@ from zkafka.config import (
     BROKER_SETTINGS,
     THROTTLE_KEYS,
     TOPIC_SETTINGS,
+    BrokerConfig,
     Kind,
     LogConfig,
     Setting,
@@ -84,7 +85,12 @@ class BrokerValues:
 
     def merged(self) -> dict[str, str]:
         """What holds: the more special over the more general."""
-        return {**self.static, **self.dynamic_default, **self.dynamic_broker}
+        return {**self.static, **self.dynamic}
+
+    @property
+    def dynamic(self) -> dict[str, str]:
+        """What was altered while brokers run."""
+        return {**self.dynamic_default, **self.dynamic_broker}
 
     def synonyms(self, key: str) -> list[Synonym]:
         """The places that have a value for a broker's key, the winner first."""
@@ -265,11 +271,15 @@ def check_topic_overrides(overrides: Mapping[str, str], defaults: LogConfig) -> 
 
 
 def check_broker_overrides(
-    changed: Iterable[str], overrides: Mapping[str, str], static: Mapping[str, str]
+    changed: Collection[str],
+    overrides: Mapping[str, str],
+    static: BrokerConfig,
+    current: BrokerConfig,
 ) -> None:
     """Refuse what cannot be altered while brokers run, and what would not be a configuration.
 
-    `changed` are the keys being altered: only those are held against the caller. Errors:
+    `changed` are the keys being altered: only those are held against the caller. `static` is what
+    the broker was started with, `current` what holds now. Errors:
     `ApiError` INVALID_REQUEST. Unknown keys are stored, as Kafka does for its plugins.
     """
     for key in sorted(changed):
@@ -285,11 +295,20 @@ def check_broker_overrides(
         for key in sorted(changed):
             if key in overrides and key in BROKER_SETTINGS:
                 BROKER_SETTINGS[key].parse(overrides[key])
-        LogConfig.from_broker_properties({**static, **overrides})
+        proposed = static.with_dynamic(overrides)
     except ConfigError as error:
         raise ApiError(ErrorCode.INVALID_REQUEST, str(error)) from error
-    if "log.retention.ms" in changed and overrides.get("log.retention.ms", "").strip() == "0":
+    if "log.cleaner.threads" in changed:
+        _check_threads("log.cleaner.threads", proposed.log_cleaner_threads, current)
+
+
+def _check_threads(key: str, wanted: int, current: BrokerConfig) -> None:
+    """Kafka's rule for all its pools of threads."""
+    now = current.log_cleaner_threads
+    least, most = max(1, now // 2), 2 * now
+    if not least <= wanted <= most:
         raise ApiError(
             ErrorCode.INVALID_REQUEST,
-            "log.retention.ms=0 is not allowed: it must be -1 (unlimited) or at least 1",
+            f"{key}={wanted} is not allowed: from half to double the {now} of now,"
+            f" {least} to {most}",
         )

@@ -55,8 +55,6 @@ log = logging.getLogger(__name__)
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
-MOVE_RATE: Final = "replica.alter.log.dirs.io.max.bytes.per.second"
-
 TOPIC_RESOURCE: Final = 2
 BROKER_RESOURCE: Final = 4
 
@@ -65,8 +63,8 @@ BROKER_RESOURCE: Final = 4
 class ConfigsChanged:
     """Tells the parts that settings changed.
 
-    `topics` are those to ask `config_for` again; None for all, since a default changed. `move_rate`
-    may have changed in any case.
+    `topics` are those to ask `config_for` again; None for all, since a default changed.
+    `broker_config` may have changed in any case.
     `unclean_enabled` are those of them for which unclean leader election was turned on; None for
     all, where its default was.
     """
@@ -97,7 +95,7 @@ class Configs:
         self._hints = session.subscribe()
         # The id may have been generated; whoever asks wants to see it.
         self._broker = BrokerValues(static={**config.properties, "broker.id": str(broker_id)})
-        self._defaults = config.log_defaults
+        self._static = self._current = config
         self._overrides: dict[str, dict[str, str]] = {}
         self._effective: dict[str, LogConfig] = {}
         self._last_change = -1
@@ -109,20 +107,12 @@ class Configs:
     @property
     def log_defaults(self) -> LogConfig:
         """What a topic without overrides gets now, dynamic broker settings included."""
-        return self._defaults
+        return self._current.log_defaults
 
     @property
-    def move_rate(self) -> int:
-        """Bytes per second for moves between log directories, now."""
-        declared = BROKER_SETTINGS[MOVE_RATE]
-        text = self._broker.merged().get(MOVE_RATE)
-        try:
-            rate = declared.default if text is None else declared.parse(text)
-        except ConfigError as error:
-            log.warning("dynamic broker setting left out: %s", error)
-            rate = declared.default
-        assert isinstance(rate, int)
-        return rate
+    def broker_config(self) -> BrokerConfig:
+        """This broker's own settings as they are now, dynamic ones included."""
+        return self._current
 
     def config_for(self, topic: str) -> LogConfig:
         """What the topic's logs obey. Never waits; the same object until something changes."""
@@ -130,16 +120,16 @@ class Configs:
         if config is None:
             overrides = self._overrides.get(topic)
             if not overrides:
-                return self._defaults
+                return self.log_defaults
             config = self._effective[topic] = self._with_overrides(topic, overrides)
         return config
 
     def _with_overrides(self, topic: str, overrides: Mapping[str, str]) -> LogConfig:
         try:
-            return self._defaults.with_overrides(overrides)
+            return self.log_defaults.with_overrides(overrides)
         except ConfigError as error:
             log.warning("bad topic configuration topic=%s: %s", topic, error)
-        config = self._defaults
+        config = self.log_defaults
         for key, text in sorted(overrides.items()):
             try:
                 config = config.with_overrides({key: text})
@@ -255,26 +245,26 @@ class Configs:
         )
 
     def _adopt_broker(self, broker: BrokerValues) -> None:
-        """Take over new dynamic broker settings; those that are no configuration are left out."""
-        before, rate = self._defaults, self.move_rate
+        """Take over new dynamic broker settings, unless they are no configuration."""
+        before = self._current
         try:
-            self._defaults = LogConfig.from_broker_properties(broker.merged())
+            self._current = self._static.with_dynamic(broker.dynamic)
         except ConfigError as error:
             log.warning("dynamic broker settings are not taken over: %s", error)
         self._broker = broker
         self._effective = {}
-        if self._defaults != before:
-            log.info("broker log defaults changed broker=%d", self._broker_id)
-            enabled = self._defaults.unclean_leader_election_enable
-            turned_on = enabled and not before.unclean_leader_election_enable
-            self._call(
-                ConfigsChanged(topics=None, unclean_enabled=None if turned_on else frozenset())
+        if self._current == before:
+            return
+        defaults, former = self._current.log_defaults, before.log_defaults
+        log.info("broker settings changed broker=%d", self._broker_id)
+        enabled = defaults.unclean_leader_election_enable
+        turned_on = enabled and not former.unclean_leader_election_enable
+        self._call(
+            ConfigsChanged(
+                topics=None if defaults != former else frozenset(),
+                unclean_enabled=None if turned_on else frozenset(),
             )
-        elif self.move_rate != rate:
-            log.info(
-                "rate of moves changed broker=%d bytes_per_s=%d", self._broker_id, self.move_rate
-            )
-            self._call(ConfigsChanged(topics=frozenset()))
+        )
 
     def _tell(self, topics: frozenset[str], before: Mapping[str, LogConfig]) -> None:
         turned_on = frozenset(
@@ -356,12 +346,12 @@ class Configs:
             settings = TOPIC_SETTINGS if kind == "topics" else BROKER_SETTINGS
             overrides = altered(current if incremental else {}, alterations, settings)
             if kind == "topics":
-                check_topic_overrides(overrides, self._defaults)
+                check_topic_overrides(overrides, self.log_defaults)
             else:
                 changed = {alteration.key for alteration in alterations}
                 if not incremental:
                     changed |= current.keys() - overrides.keys()
-                check_broker_overrides(changed, overrides, self._broker.static)
+                check_broker_overrides(changed, overrides, self._static, self._current)
             if not validate_only:
                 await self._store.write_entity_config(kind, entity, overrides)
                 log.info(

@@ -285,6 +285,91 @@ async def test_two_cleaners_take_two_logs(tmp_path, autojump_clock):
         assert not await cleaner.clean_dirtiest()
 
 
+def reconfigured(world, **changes):
+    broker = world[1]
+    broker.replicas.reconfigure_broker(attrs.evolve(broker.config, **changes))
+
+
+async def test_the_pause_may_change_while_it_lasts(tmp_path, autojump_clock):
+    world = World(tmp_path, 1, log_cleaner_backoff_ms=10**9)
+    configured(world)
+    async with world.running():
+        await world.assign(1)
+        await trio.sleep(1)
+        put(world, *"abcabcabcabcabcabc")
+        reconfigured(world)  # As whenever a topic's settings change.
+        await trio.sleep(10**5)
+        assert statistics(world).runs == 0
+        reconfigured(world, log_cleaner_backoff_ms=5000)
+        await trio.sleep(5.5)
+        assert statistics(world).runs == 1
+        put(world, *"abcabcabcabcabcabc")
+        await trio.sleep(15)
+        assert statistics(world).runs == 2
+
+
+async def test_the_rate_and_the_buffers_may_change_while_a_log_is_compacted(
+    tmp_path, autojump_clock
+):
+    world = World(tmp_path, 1, log_cleaner_io_max_bytes_per_second=0.001)
+    configured(world)
+    async with world.running():
+        await world.assign(1)
+        put(world, *"abcabcabcabcabcabc")
+        await trio.sleep(1000)
+        assert world[1].log().is_being_cleaned
+        assert statistics(world).runs == 0
+        reconfigured(
+            world,
+            log_cleaner_io_buffer_load_factor=0.0005,
+            log_cleaner_io_max_bytes_per_second=DOUBLE_MAX,
+        )
+        await trio.sleep(1)
+        assert statistics(world).runs == 1
+        assert statistics(world).max_buffer_utilization_percent == 0, "the buffers of before"
+        put(world, *"abcabcabcabcabcabc")
+        await trio.sleep(20)
+        found = statistics(world)
+        assert (found.runs, found.max_buffer_utilization_percent) == (2, 100 * 3 // 381)
+
+
+async def test_cleaners_come_and_go(tmp_path, autojump_clock):
+    topics = ["orders", "payments", "refunds", "returns"]
+    partitions = [TopicPartition(topic, 0) for topic in topics]
+    # Nothing moves, so that whoever has begun stays at it.
+    world = World(tmp_path, 1, log_cleaner_io_max_bytes_per_second=0)
+    configured(world, *topics)
+
+    def at_work():
+        return sum(world[1].log(tp).is_being_cleaned for tp in partitions)
+
+    async with world.running():
+        for tp in partitions:
+            await world.assign(1, tp=tp)
+            put(world, *"abcabcabcabcabcabc", tp=tp)
+        await trio.sleep(60)
+        assert at_work() == 1
+        for threads in (2, 4):
+            reconfigured(world, log_cleaner_threads=threads, log_cleaner_io_max_bytes_per_second=0)
+            await trio.sleep(60)
+            assert at_work() == threads
+        # Those who are at it are let finish.
+        reconfigured(world, log_cleaner_threads=1)
+        await trio.sleep(60)
+        assert at_work() == 4
+        reconfigured(world, log_cleaner_threads=1, log_cleaner_io_max_bytes_per_second=DOUBLE_MAX)
+        await trio.sleep(60)
+        assert (at_work(), statistics(world).runs) == (0, 4)
+        for tp in partitions:
+            put(world, *"abcabcabcabcabcabc", tp=tp)
+        reconfigured(world, log_cleaner_threads=1)
+        await trio.sleep(60)
+        assert at_work() == 1
+        reconfigured(world, log_cleaner_threads=2, log_cleaner_io_max_bytes_per_second=DOUBLE_MAX)
+        await trio.sleep(60)
+        assert (at_work(), statistics(world).runs) == (0, 8)
+
+
 async def test_a_map_that_is_too_small_takes_several_rounds(tmp_path, autojump_clock):
     # The least buffer that is allowed has room for some thousand keys: so fill less of it.
     world = World(tmp_path, 1, log_cleaner_io_buffer_load_factor=0.0005)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zkafka.config import BROKER_SETTINGS, TOPIC_SETTINGS, LogConfig
+from zkafka.config import BROKER_SETTINGS, TOPIC_SETTINGS, BrokerConfig, LogConfig
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.server.config_entries import (
     Alteration,
@@ -25,6 +25,7 @@ STATIC = {
     "sasl.jaas.config": "hunter2",
     "my.plugin": "hunter2",
 }
+STARTED = BrokerConfig.parse(STATIC)
 BROKER = BrokerValues(
     static=STATIC,
     dynamic_default={"log.retention.ms": "5", "min.insync.replicas": "2"},
@@ -205,15 +206,41 @@ def test_a_topics_bad_value_is_an_invalid_config_that_says_what_is_allowed():
 )
 def test_a_brokers_bad_alteration_is_an_invalid_request(key, text, message):
     with pytest.raises(ApiError, match=message) as refused:
-        check_broker_overrides({key}, {key: text}, STATIC)
+        check_broker_overrides({key}, {key: text}, STARTED, STARTED)
     assert refused.value.code is ErrorCode.INVALID_REQUEST
 
 
 def test_dynamic_and_unknown_keys_of_brokers_are_taken():
-    check_broker_overrides(
-        {"log.retention.ms", "our.plugin"}, {"log.retention.ms": "-1", "our.plugin": "x"}, STATIC
-    )
+    overrides = {"log.retention.ms": "-1", "our.plugin": "x"}
+    check_broker_overrides(overrides.keys(), overrides, STARTED, STARTED)
 
 
 def test_a_static_key_that_was_there_before_is_not_held_against_the_caller():
-    check_broker_overrides({"min.insync.replicas"}, {"num.io.threads": "4"}, STATIC)
+    check_broker_overrides({"min.insync.replicas"}, {"num.io.threads": "4"}, STARTED, STARTED)
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted"), [(1, 0), (1, 3), (4, 1), (4, 9), (5, 1), (5, 11), (0, 1)]
+)
+def test_cleaners_are_not_halved_or_doubled_at_once(now, wanted):
+    current = BrokerConfig.parse(STATIC | {"log.cleaner.threads": str(now)})
+    overrides = {"log.cleaner.threads": str(wanted)}
+    with pytest.raises(ApiError, match=rf"log\.cleaner\.threads={wanted}.*from half") as refused:
+        check_broker_overrides(overrides.keys(), overrides, STARTED, current)
+    assert refused.value.code is ErrorCode.INVALID_REQUEST
+    # What was there before is not held against whoever alters something else.
+    check_broker_overrides({"log.cleaner.backoff.ms"}, overrides, STARTED, current)
+
+
+@pytest.mark.parametrize(("now", "wanted"), [(1, 1), (1, 2), (4, 2), (4, 8), (5, 2), (5, 10)])
+def test_as_far_as_that_they_go(now, wanted):
+    current = BrokerConfig.parse(STATIC | {"log.cleaner.threads": str(now)})
+    overrides = {"log.cleaner.threads": str(wanted)}
+    check_broker_overrides(overrides.keys(), overrides, STARTED, current)
+
+
+def test_the_cleaners_settings_are_held_against_each_other():
+    overrides = {"log.cleaner.dedupe.buffer.size": "1048576"}
+    with pytest.raises(ApiError, match=r"more than 1048576 for each") as refused:
+        check_broker_overrides(overrides.keys(), overrides, STARTED, STARTED)
+    assert refused.value.code is ErrorCode.INVALID_REQUEST

@@ -408,6 +408,41 @@ async def test_dynamic_settings_of_this_broker_and_of_all(running):
     }
 
 
+async def test_a_brokers_own_settings_change_and_nothing_is_said_of_topics(running):
+    before = running.configs.broker_config
+    change = resource(BROKER_RESOURCE, "", ("log.cleaner.backoff.ms", "6"))
+    nothing = ConfigsChanged(topics=frozenset(), unclean_enabled=frozenset())
+    assert await incremental(running, change) == [("", ErrorCode.NONE)]
+    assert await running.heard() == [nothing]
+    change = resource(BROKER_RESOURCE, "1", ("log.cleaner.threads", "2"))
+    assert await incremental(running, change) == [("1", ErrorCode.NONE)]
+    assert await running.heard() == [nothing]
+    now = running.configs.broker_config
+    assert (now.log_cleaner_backoff_ms, now.log_cleaner_threads) == (6, 2)
+    assert now.log_defaults == before.log_defaults
+    await replaced(running, BROKER_RESOURCE, "1", {})
+    await replaced(running, BROKER_RESOURCE, "", {})
+    await running.heard()
+    assert running.configs.broker_config == before
+
+
+async def test_what_is_no_configuration_is_not_taken_over(running, caplog):
+    """Written by somebody who did not ask us."""
+    before = running.configs.broker_config
+    await running.elsewhere.write_entity_config(
+        "brokers", "1", {"log.cleaner.backoff.ms": "6", "log.cleaner.threads": "many"}
+    )
+    assert await running.heard() == []
+    assert running.configs.broker_config == before
+    assert "log.cleaner.threads='many'" in caplog.text
+    # A key that may not change has no effect, and keeps no other from having one.
+    await running.elsewhere.write_entity_config(
+        "brokers", "1", {"log.cleaner.backoff.ms": "7", "listeners": "nonsense"}
+    )
+    assert len(await running.heard()) == 1
+    assert running.configs.broker_config.log_cleaner_backoff_ms == 7
+
+
 async def test_a_topic_is_described_as_it_is_in_zookeeper(running):
     await running.elsewhere.write_entity_config("topics", "t", {"retention.ms": "5"})
     # Before this broker has heard of it.
