@@ -396,7 +396,12 @@ class LogDirectory:
         self.futures[topic_partition] = log
         # What is copied from now on has been compacted up to there.
         log.cleaned_to = current.cleaned_to
-        self.count_move(log, current)
+        try:
+            self.count_move(log, current)
+        except StorageError:
+            if self.offline is None:
+                self.schedule_delete(log)
+            raise
         return log
 
     def count_move(self, future: PartitionLog, current: PartitionLog) -> None:

@@ -154,42 +154,47 @@ class Moves:
         Waits: for control requests under way, and for the disk.
         """
         async with self._turn:
-            outcomes: dict[TopicPartition, ErrorCode] = {}
-            begun: dict[TopicPartition, tuple[LogDirectory, PartitionLog]] = {}
-            touched: set[LogDirectory] = set()
-            for tp, path in wanted.items():
-                try:
-                    target = self._target(tp, path)
-                    move = self._moves.get(tp)
-                    if move is not None and move.way.target is not target:
-                        touched.add(move.way.target)
-                        await self._abandon(move, f"{path} was asked for")
-                    replica = self._replica(tp, target)
-                    if tp not in self._moves and replica.directory is not target:
-                        begun[tp] = target, target.create_future(replica.log)
-                        touched.add(target)
-                    outcomes[tp] = ErrorCode.NONE
-                except ApiError as refusal:
-                    outcomes[tp] = refusal.code
-                except StorageError as error:
-                    self._storage_failed(error)
-                    outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR
-            # Before anything is in them: what the checkpoints say of earlier logs there must be
-            # gone.
-            failed = await self._sync(touched)
-            for tp, (target, future) in begun.items():
-                replica = self._hosted[tp]
-                if target in failed or target.offline is not None or replica.is_offline:
-                    outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR
-                    self._remove_future(target, future)
-                else:
-                    logger.info(
-                        "move begun partition=%s from=%s to=%s log_end_offset=%d",
-                        tp, replica.directory.path, target.path, replica.log.log_end_offset,
-                    )  # fmt: skip
-                    way = Relocation(replica.log, replica.directory, target)
-                    self._begin(Move(replica, way, self._clock.monotonic_ms()))
-            return outcomes
+            # Whoever asked may hang up: no future log is to be left that nobody fills.
+            with trio.CancelScope(shield=True):
+                return await self._alter(wanted)
+
+    async def _alter(self, wanted: Mapping[TopicPartition, str]) -> dict[TopicPartition, ErrorCode]:
+        outcomes: dict[TopicPartition, ErrorCode] = {}
+        begun: dict[TopicPartition, tuple[LogDirectory, PartitionLog]] = {}
+        touched: set[LogDirectory] = set()
+        for tp, path in wanted.items():
+            try:
+                target = self._target(tp, path)
+                move = self._moves.get(tp)
+                if move is not None and move.way.target is not target:
+                    touched.add(move.way.target)
+                    await self._abandon(move, f"{path} was asked for")
+                replica = self._replica(tp, target)
+                if tp not in self._moves and replica.directory is not target:
+                    begun[tp] = target, target.create_future(replica.log)
+                    touched.add(target)
+                outcomes[tp] = ErrorCode.NONE
+            except ApiError as refusal:
+                outcomes[tp] = refusal.code
+            except StorageError as error:
+                self._storage_failed(error)
+                outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR
+        # Before anything is in them: what the checkpoints say of earlier logs there must be
+        # gone.
+        failed = await self._sync(touched)
+        for tp, (target, future) in begun.items():
+            replica = self._hosted[tp]
+            if target in failed or target.offline is not None or replica.is_offline:
+                outcomes[tp] = ErrorCode.KAFKA_STORAGE_ERROR
+                self._remove_future(target, future)
+            else:
+                logger.info(
+                    "move begun partition=%s from=%s to=%s log_end_offset=%d",
+                    tp, replica.directory.path, target.path, replica.log.log_end_offset,
+                )  # fmt: skip
+                way = Relocation(replica.log, replica.directory, target)
+                self._begin(Move(replica, way, self._clock.monotonic_ms()))
+        return outcomes
 
     def _target(self, tp: TopicPartition, path: str) -> LogDirectory:
         if len(future_name(tp)) > _NAME_MAX:

@@ -618,6 +618,52 @@ async def test_no_room_ends_the_move_and_nothing_else(tmp_path, autojump_clock, 
         await moved(broker)
 
 
+@pytest.mark.parametrize("write", [1, 2])
+async def test_no_room_to_begin_is_a_refusal(world, autojump_clock, write):
+    """Of the topic's id, or of the count of moves."""
+    broker = world[1]
+    count = 0
+
+    def do(operation, path, call, *args, **kwargs):
+        nonlocal count
+        if operation == "write" and "-future" in path:
+            count += 1
+            if count == write:
+                return Files._do(files, operation, path, refuse)
+        return Files._do(files, operation, path, call, *args, **kwargs)
+
+    def refuse():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files = broker.files
+    async with world.running():
+        await world.assign(1)
+        files._do = do
+        assert await ask(broker, 1) is ErrorCode.KAFKA_STORAGE_ERROR
+        assert names(broker) == [["orders-0"], [], []]
+        assert broker.failed_dirs == []
+        assert await ask(broker, 1) is NONE
+        await moved(broker)
+
+
+async def test_who_asks_may_hang_up_in_the_middle(world, autojump_clock):
+    broker = world[1]
+
+    class HangingUp(InPlace):
+        async def run(self, fn, *args):
+            if getattr(fn, "__name__", "") == "sync":
+                asking.cancel()
+            return await super().run(fn, *args)
+
+    async with world.running():
+        await world.assign(1)
+        broker.replicas._control._offload = HangingUp()
+        with trio.CancelScope() as asking:
+            await ask(broker, 1)
+        assert asking.cancel_called
+        await moved(broker)
+
+
 async def test_a_log_that_is_not_sound_is_not_moved(world, autojump_clock, caplog):
     broker = world[1]
     async with world.running():
