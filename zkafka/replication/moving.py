@@ -156,7 +156,8 @@ class Moves:
         async with self._turn:
             # Whoever asked may hang up: no future log is to be left that nobody fills.
             with trio.CancelScope(shield=True):
-                return await self._alter(wanted)
+                outcomes = await self._alter(wanted)
+        return outcomes
 
     async def _alter(self, wanted: Mapping[TopicPartition, str]) -> dict[TopicPartition, ErrorCode]:
         outcomes: dict[TopicPartition, ErrorCode] = {}
