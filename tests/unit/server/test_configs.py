@@ -25,7 +25,6 @@ from zkafka.protocol.messages.init_producer_id import InitProducerIdRequest
 from zkafka.server.config_entries import AlterOperation
 from zkafka.server.configs import (
     BROKER_RESOURCE,
-    MOVE_RATE,
     TOPIC_RESOURCE,
     Configs,
     ConfigsChanged,
@@ -575,14 +574,16 @@ async def test_a_producer_is_told_to_ask_again_when_no_id_comes(init, autojump_c
 
 
 async def test_the_rate_of_moves_may_change_and_no_topic_does(running):
-    assert running.configs.move_rate == 2**63 - 1
-    for text, rate in (("5000", 5000), ("0", 0)):
-        await incremental(running, resource(BROKER_RESOURCE, "1", (MOVE_RATE, text)))
+    key = "replica.alter.log.dirs.io.max.bytes.per.second"
+
+    def rate():
+        return running.configs.broker_config.replica_alter_log_dirs_io_max_bytes_per_second
+
+    assert rate() == 2**63 - 1
+    for text in ("5000", "0"):
+        await incremental(running, resource(BROKER_RESOURCE, "1", (key, text)))
         assert await running.heard() == [ConfigsChanged(topics=frozenset())]
-        assert running.configs.move_rate == rate
-    refused = await incremental(running, resource(BROKER_RESOURCE, "1", (MOVE_RATE, "-1")))
+        assert rate() == int(text)
+    refused = await incremental(running, resource(BROKER_RESOURCE, "1", (key, "-1")))
     assert refused == [("1", ErrorCode.INVALID_REQUEST)]
-    # Written by somebody who did not ask us: as if it was not set.
-    await running.elsewhere.write_entity_config("brokers", "1", {MOVE_RATE: "fast"})
-    assert await running.heard() == [ConfigsChanged(topics=frozenset())]
-    assert running.configs.move_rate == 2**63 - 1
+    assert rate() == 0
