@@ -131,6 +131,11 @@ def load(
         )
         for base in _offsets(names, LOG_SUFFIX)
     ]
+    if any(
+        files.size_of(os.path.join(path, f"{base:020d}{TXN_INDEX_SUFFIX}"))
+        for base in _offsets(names, TXN_INDEX_SUFFIX)
+    ):
+        logger.warning("aborted transactions are read like committed ones here path=%s", path)
     snapshots = Snapshots(files, path, _offsets(names, SNAPSHOT_SUFFIX))
     epochs = _read_epochs(disk, path)
     if not epochs.entries:

@@ -74,6 +74,17 @@ def test_a_log_untouched_since_a_clean_start_is_closed_without_a_write(log):
     assert before == after
 
 
+@pytest.mark.parametrize(("index", "warns"), [(bytes(34), True), (b"", False), (None, False)])
+def test_kafkas_aborted_transactions_do_not_come_in_unseen(log, caplog, index, warns):
+    path = segment(log, 0, ".txnindex")
+    if index is not None:
+        path.write_bytes(index)
+    again = load_log(log, clean=True, **SMALL)
+    assert ("aborted transactions are read like committed ones" in caplog.text) == warns
+    assert path.exists() == (index is not None), "it is Kafka's, should Kafka come back"
+    assert len(everything(again)) == 10
+
+
 def test_after_a_crash_it_is_read_again_from_the_recovery_point(log):
     log.flush()
     damage(segment(log, 0), 90)
