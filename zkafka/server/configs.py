@@ -245,12 +245,9 @@ class Configs:
         )
 
     def _adopt_broker(self, broker: BrokerValues) -> None:
-        """Take over new dynamic broker settings, unless they are no configuration."""
+        """Take over new dynamic broker settings; those that are no configuration are left out."""
         before = self._current
-        try:
-            self._current = self._static.with_dynamic(broker.dynamic)
-        except ConfigError as error:
-            log.warning("dynamic broker settings are not taken over: %s", error)
+        self._current = self._with_dynamic(broker.dynamic)
         self._broker = broker
         self._effective = {}
         if self._current == before:
@@ -265,6 +262,19 @@ class Configs:
                 unclean_enabled=None if turned_on else frozenset(),
             )
         )
+
+    def _with_dynamic(self, values: Mapping[str, str]) -> BrokerConfig:
+        try:
+            return self._static.with_dynamic(values)
+        except ConfigError as error:
+            log.warning("bad dynamic broker settings: %s", error)
+        config = self._static
+        for key, text in sorted(values.items()):
+            try:
+                config = config.with_dynamic({key: text})
+            except ConfigError:
+                log.warning("dynamic broker setting left out key=%s", key)
+        return config
 
     def _tell(self, topics: frozenset[str], before: Mapping[str, LogConfig]) -> None:
         turned_on = frozenset(
