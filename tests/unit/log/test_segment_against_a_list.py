@@ -32,7 +32,7 @@ QUICK = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-LONG = settings(QUICK, max_examples=4000, stateful_step_count=60)
+LONG = settings(QUICK, max_examples=300, stateful_step_count=60)
 
 CONFIG = LogConfig(
     segment_bytes=3000, index_interval_bytes=150, segment_index_bytes=60, segment_ms=2000
