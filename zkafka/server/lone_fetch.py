@@ -102,8 +102,10 @@ class WaitingLoneFetch:
                 wanted=request.min_bytes,
             )
             return available is None or available >= request.min_bytes
-        # Another partition of the session: what is enough is the sum of both.
-        return self.in_general().judge(name)
+        # Another partition of the session, or there was one: what counts is the sum.
+        first = self._general is None
+        general = self.in_general()
+        return (first and general.judge(self._fetched.topic_partition)) or general.judge(name)
 
     def answer(self) -> Parts | FetchResponse:
         """What there is now, whether or not it is enough. No checkpoint in here."""

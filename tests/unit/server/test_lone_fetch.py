@@ -9,7 +9,7 @@ from unittest import mock
 import server_fakes as fakes
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zkafka.errors import ErrorCode
@@ -43,6 +43,9 @@ class Side:
         replicas = self.parts.replicas
         if what == "put":
             replicas.put(tp, number)
+        elif what == "put both":
+            replicas.put(TopicPartition("t", 1 - partition), number)
+            replicas.put(tp, number)
         elif what == "fail":
             replicas.errors[tp] = ErrorCode.NOT_LEADER_OR_FOLLOWER
             self.parts.purgatory.wake(tp)
@@ -50,7 +53,8 @@ class Side:
             replicas.errors.pop(tp, None)
             self.parts.purgatory.wake(tp)
         elif what == "metadata":
-            self.parts.metadata.apply(fakes.update_metadata(topics=("t", f"other{number}")))
+            news = {"leader": -2} if number == 0 else {"topics": ("t", f"other{number}")}
+            self.parts.metadata.apply(fakes.update_metadata(**news))  # -2: it is deleted
         elif self.pending is None:
             self.fetch([(partition, number)] if what == "fetch" else [])
 
@@ -127,12 +131,21 @@ def told(fetched):
     )  # fmt: skip
 
 
+PARTITION = st.sampled_from([0, 0, 0, 1])
+PAUSE_S = st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.6, 6.0])
 EVENTS = st.lists(
-    st.tuples(
-        st.sampled_from(["put", "fetch", "fetch", "fetch", "nothing", "fail", "heal", "metadata"]),
-        st.sampled_from([0, 0, 0, 1]),
-        st.integers(0, 30),
-        st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.6, 6.0]),
+    st.one_of(
+        # Offsets at the log's end, before it and beyond, as the follower goes on and is refused.
+        st.tuples(st.just("fetch"), PARTITION, st.integers(0, 4), PAUSE_S),
+        st.tuples(st.just("fetch"), st.just(0), st.integers(0, 4), st.just(0.0)),
+        st.tuples(st.just("put"), PARTITION, st.integers(5, 30), PAUSE_S),
+        st.tuples(st.just("put both"), PARTITION, st.integers(5, 30), st.just(0.0)),
+        st.tuples(
+            st.sampled_from(["nothing", "fail", "heal", "heal", "metadata"]),
+            PARTITION,
+            st.integers(0, 2),
+            PAUSE_S,
+        ),
     ),
     max_size=25,
 )
@@ -154,7 +167,12 @@ async def story(events):
     assert all(side.pending is None for side in sides)
 
 
+@settings(max_examples=200)
 @given(EVENTS)
+# Enough in one, and another moves before the answer; enough in both together; the topic goes.
+@example([("fetch", 0, 0, 0.0), ("put both", 1, 25, 0.0)])
+@example([("fetch", 0, 0, 0.0), ("put both", 1, 10, 0.0)])
+@example([("fetch", 0, 0, 0.0), ("metadata", 0, 0, 0.0), ("put", 0, 25, 0.0)])
 def test_both_ways_tell_the_same_whatever_happens(events):
     trio.run(story, events, clock=trio.testing.MockClock(autojump_threshold=0))
 
