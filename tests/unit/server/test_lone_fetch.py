@@ -169,9 +169,11 @@ async def story(events):
 
 @settings(max_examples=200)
 @given(EVENTS)
-# Enough in one, and another moves before the answer; enough in both together; the topic goes.
+# Enough in one, and another moves before the answer; enough in both together; it fails; it goes.
 @example([("fetch", 0, 0, 0.0), ("put both", 1, 25, 0.0)])
 @example([("fetch", 0, 0, 0.0), ("put both", 1, 10, 0.0)])
+@example([("fetch", 0, 0, 0.0), ("put", 1, 10, 0.0), ("put", 0, 12, 0.0)])
+@example([("fetch", 0, 0, 0.0), ("fail", 0, 0, 0.0)])
 @example([("fetch", 0, 0, 0.0), ("metadata", 0, 0, 0.0), ("put", 0, 25, 0.0)])
 def test_both_ways_tell_the_same_whatever_happens(events):
     trio.run(story, events, clock=trio.testing.MockClock(autojump_threshold=0))
