@@ -506,7 +506,11 @@ class Conversation:
     def _sent(self, answers: Parts) -> bool:
         """Send them at once, if they are small and the socket has room; what is left of them is for
         `_send`."""
-        left = self._transport.send_nowait(answers)
+        try:
+            left = self._transport.send_nowait(answers)
+        except ConnectionLost:
+            answers.clear()  # their slices are released
+            raise
         if left is not answers:
             answers[:] = left
         return not left

@@ -93,7 +93,7 @@ class Transport(Protocol):
 
     def send_nowait(self, parts: list[Part]) -> list[Part]:
         """What of the parts could not be sent without waiting; the slices of what was are
-        released."""
+        released, and with ConnectionLost all."""
         ...
 
     async def send(self, parts: Sequence[Part]) -> None:
@@ -143,6 +143,7 @@ class SocketTransport:
         data = parts[0] if len(parts) == 1 else _in_one_piece(parts)
         if type(data) is not bytes:
             return parts
+        # From here on no slice is among what is to be sent: `_in_one_piece` has released them.
         try:
             sent = self._sock.send(data)
         except BlockingIOError:

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import socket
+import struct
 
 import pytest
 import trio
@@ -20,7 +22,7 @@ from net_world import (
 from zkafka.clock import Clock
 from zkafka.errors import RemoteProtocolError
 from zkafka.net.conversation import TURN, Conversation, MemoryWait, Traffic
-from zkafka.net.transport import StreamTransport
+from zkafka.net.transport import SocketTransport, StreamTransport
 from zkafka.protocol.codec import encode_response
 from zkafka.protocol.connection import START, Budget, CloseConnection, ConnectionInfo
 from zkafka.protocol.messages.heartbeat import HeartbeatResponse
@@ -31,13 +33,18 @@ settle = trio.testing.wait_all_tasks_blocked
 class World:
     """A conversation running over a pair of memory streams; `client` is the other end."""
 
-    def __init__(self, nursery, *, budget=None, requests_max=500, request_bytes_max=1 << 20):
+    def __init__(
+        self, nursery, *, budget=None, requests_max=500, request_bytes_max=1 << 20, ends=None
+    ):
         self.dispatcher = ScriptedDispatcher()
         self.budget = budget or Budget()
         self.traffic = Traffic()
-        self.client, server = trio.testing.memory_stream_pair()
+        if ends is None:
+            self.client, server = trio.testing.memory_stream_pair()
+            ends = self.client, StreamTransport(server)
+        self.client, transport = ends
         self.conversation = Conversation(
-            StreamTransport(server),
+            transport,
             self.dispatcher,
             ConnectionInfo(1, "10.0.0.9", 5555, "PLAINTEXT"),
             memory=MemoryWait(self.budget),
@@ -435,6 +442,30 @@ async def test_slices_are_released_when_the_client_went_away(world, tmp_path):
     gate.set()
     await world.over.wait()
     assert piece.readers == 0
+
+
+async def test_a_fetch_that_ends_when_the_client_has_just_gone_gives_its_slices_back_once(
+    nursery, tmp_path
+):
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * 100)
+    piece = Slice(path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+    world = World(nursery, ends=(stream, SocketTransport(near, trio.to_thread.run_sync)))
+    world.dispatcher.fetch_ready = False
+    world.dispatcher.answers[1] = [b"head", piece]
+    await world.send(fetch(1))
+    reset = struct.pack("ii", 1, 0)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    stream.socket.close()
+    # Before the reader is told of the end.
+    world.dispatcher.pending[1].answer_now()
+    await world.over.wait()
+    assert piece.readers == 0
+    assert world.budget.used == 0
 
 
 async def test_what_is_unforeseen_leaves():
