@@ -202,12 +202,13 @@ class Conversation:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._start_writer = lambda: nursery.start_soon(self._write)
-                    await self._read()
+                    try:
+                        await self._read()
+                    finally:
+                        # While the nursery still takes a writer: an answer may be due already.
+                        self._give_up()
                     nursery.cancel_scope.cancel()
         finally:
-            for pending, _ in self._queue:
-                pending.give_up()
-            self._queue.clear()
             release_slices(self._answers)
             release_slices(self._unsent)
             if self._held is not None:
@@ -217,6 +218,12 @@ class Conversation:
                     held.give_up()
             self._connection.close()
             await self._transport.aclose()
+
+    def _give_up(self) -> None:
+        """Nobody waits any more for what was begun."""
+        for pending, _ in self._queue:
+            pending.give_up()
+        self._queue.clear()
 
     async def _read(self) -> None:
         try:
@@ -267,19 +274,19 @@ class Conversation:
             self._turn += 1
             api_key = request.header.api_key
             self._on_the_spot = api_key in (_PRODUCE, _FETCH)
-            if self._exclusive or (api_key != _PRODUCE and not self._may_fetch(api_key)):
-                self._held = request, None
-                return False
             try:
+                if self._exclusive or (api_key != _PRODUCE and not self._may_fetch(api_key)):
+                    self._held = request, None
+                    return False
                 pending = self._begin(request)
+                if pending is not None:
+                    if pending.overlaps and not self._may_queue(pending, request.size):
+                        self._held = request, pending
+                        return False
+                    self._enqueue(pending, request.size)
             except BaseException:
                 request.release()
                 raise
-            if pending is not None:
-                if pending.overlaps and not self._may_queue(pending, request.size):
-                    self._held = request, pending
-                    return False
-                self._enqueue(pending, request.size)
             request.release()
         return not answers or self._sent(answers)
 

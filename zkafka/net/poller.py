@@ -17,7 +17,8 @@ it reported at the end of its list; what one may do in one service is its own bo
 What a service leads to elsewhere (an append answers the fetches that wait for it) is done when all
 that stirred together are served: the errands (`errands.py`).
 
-A socket that stirs while nobody waits for it (its connection is busy) is muted until somebody does.
+A socket that stirs while nobody waits for it (its connection is busy) is left out until somebody
+does.
 """
 
 import select
@@ -42,8 +43,8 @@ class Poller:
         self._errands = errands
         self._epoll = select.epoll()
         self._waiting: dict[int, tuple[Serve, trio.lowlevel.Task]] = {}
-        self._watched: dict[int, int] = {}
-        """Descriptor -> the events asked for: EPOLLIN, or 0 while it is muted."""
+        self._watched: set[int] = set()
+        """Descriptors in the epoll: of those who wait, and of those who did and heard nothing."""
 
     async def run(self) -> None:
         """Serve until cancelled. Errors: what a `Serve` lets escape."""
@@ -63,7 +64,8 @@ class Poller:
             for fd, _ in found:
                 waiter = self._waiting.get(fd)
                 if waiter is None:
-                    self._watch(fd, 0)
+                    # With no events asked for, the kernel would still tell of a reset, for ever.
+                    self._unwatch(fd)
                 elif waiter[0]():
                     del self._waiting[fd]
                     trio.lowlevel.reschedule(waiter[1])
@@ -76,8 +78,9 @@ class Poller:
         """
         fd = sock.fileno()
         assert fd not in self._waiting, "one task at a time"
-        if self._watched.get(fd) != select.EPOLLIN:
-            self._watch(fd, select.EPOLLIN)
+        if fd not in self._watched:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._watched.add(fd)
         self._waiting[fd] = serve, trio.lowlevel.current_task()
 
         def abort(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
@@ -88,18 +91,15 @@ class Poller:
         if sock.fileno() != fd:
             raise trio.ClosedResourceError
 
-    def _watch(self, fd: int, events: int) -> None:
+    def _unwatch(self, fd: int) -> None:
         if fd in self._watched:
-            self._epoll.modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
-        self._watched[fd] = events
+            self._watched.remove(fd)
+            self._epoll.unregister(fd)
 
     def forget(self, sock: socket.socket) -> None:
         """`sock` is closed right after this; it may never have been waited for."""
         fd = sock.fileno()
-        if self._watched.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        self._unwatch(fd)
         waiter = self._waiting.pop(fd, None)
         if waiter is not None:
             trio.lowlevel.reschedule(waiter[1])

@@ -444,28 +444,80 @@ async def test_slices_are_released_when_the_client_went_away(world, tmp_path):
     assert piece.readers == 0
 
 
-async def test_a_fetch_that_ends_when_the_client_has_just_gone_gives_its_slices_back_once(
-    nursery, tmp_path
-):
-    path = tmp_path / "log"
-    path.write_bytes(b"x" * 100)
-    piece = Slice(path)
+def resettable_world(nursery):
+    """A world over a real socket, and what resets its connection without a checkpoint."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         near, _ = server.accept()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
-    world = World(nursery, ends=(stream, SocketTransport(near, trio.to_thread.run_sync)))
+
+    def reset():
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+
+    return World(nursery, ends=(stream, SocketTransport(near, trio.to_thread.run_sync))), reset
+
+
+@pytest.fixture
+async def resettable(nursery):
+    return resettable_world(nursery)
+
+
+async def test_a_fetch_that_ends_when_the_client_has_just_gone_gives_its_slices_back_once(
+    resettable, tmp_path
+):
+    world, reset = resettable
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * 100)
+    piece = Slice(path)
     world.dispatcher.fetch_ready = False
     world.dispatcher.answers[1] = [b"head", piece]
     await world.send(fetch(1))
-    reset = struct.pack("ii", 1, 0)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-    stream.socket.close()
+    reset()
     # Before the reader is told of the end.
     world.dispatcher.pending[1].answer_now()
     await world.over.wait()
     assert piece.readers == 0
     assert world.budget.used == 0
+
+
+@pytest.mark.parametrize("kind", ["fetch", "produce"])
+async def test_a_reset_behind_requests_that_came_together_gives_their_memory_back(resettable, kind):
+    world, reset = resettable
+    world.dispatcher.at_once = {1}
+    frames = [fetch(1), fetch(2)]
+    if kind == "produce":
+        world.dispatcher.produce_ready = False
+        frames = [produce(1), produce(2)]
+    await world.client.send_all(b"".join(frames))
+    reset()
+    await world.over.wait()
+    assert world.dispatcher.began in ([1], [1, 2])
+    assert world.budget.used == 0
+
+
+async def test_what_becomes_ready_while_the_connection_ends_harms_nobody(tmp_path):
+    """Whenever that is: the end takes several turns of the loop. The answer is one for the writer,
+    who may not have begun."""
+    path = tmp_path / "log"
+    path.write_bytes(bytes(100_000))
+    for turn, _ in itertools.product(range(8), range(5)):
+        piece = Slice(path)
+        async with trio.open_nursery() as nursery:
+            world, reset = resettable_world(nursery)
+            world.dispatcher.fetch_ready = False
+            world.dispatcher.answers[1] = [b"head", piece]
+            await world.send(fetch(1))
+            pending = world.dispatcher.pending[1]
+            reset()
+            for _ in range(turn):
+                await trio.lowlevel.checkpoint()
+            pending.answer_now()
+            await world.over.wait()
+        if pending.given_up:
+            piece.release()  # nobody asked for the answer
+        assert piece.readers == 0
+        assert world.budget.used == 0
 
 
 async def test_what_is_unforeseen_leaves():

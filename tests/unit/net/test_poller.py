@@ -68,6 +68,12 @@ async def until(event):
         await event.wait()
 
 
+async def until_still():
+    """Until nobody has anything to do: for ever, if somebody is kept busy."""
+    with trio.fail_after(20):
+        await settle(0.01)
+
+
 async def test_what_comes_is_served_and_the_task_sleeps_on_until_told(poller, nursery, make, log):
     one = make("one")
     nursery.start_soon(one.wait, poller)
@@ -115,32 +121,31 @@ async def test_after_so_many_services_others_get_a_turn(poller, nursery, make, l
     assert max(steps) <= 2 * EVENTS
 
 
-async def test_a_socket_that_nobody_waits_for_keeps_nobody_busy(
-    poller, nursery, make, log, monkeypatch
-):
+async def test_a_socket_that_nobody_waits_for_keeps_nobody_busy(poller, nursery, make, log):
     """It is served when somebody waits again."""
     one = make("one")
     nursery.start_soon(one.wait, poller)
     await settle()
-    watched = []
-    watch = poller._watch
-
-    def noted(fd, events):
-        watched.append(events)
-        watch(fd, events)
-
-    monkeypatch.setattr(poller, "_watch", noted)
     one.far.send(b"!late")
     await until(one.done)
-    for _ in range(100):
-        await trio.lowlevel.checkpoint()
-    assert watched == [0]
+    await until_still()
     assert log == [("one", b"!")]
     one.far.send(b"!")
     one.done = trio.Event()
     nursery.start_soon(one.wait, poller)
     await until(one.done)
     assert [byte for _, byte in log] == [b"!", b"l", b"a", b"t", b"e", b"!"]
+
+
+async def test_a_reset_that_nobody_waits_for_keeps_nobody_busy(poller, nursery, make, log):
+    one = make("one")
+    nursery.start_soon(one.wait, poller)
+    await settle()
+    one.far.send(b"!")
+    await until(one.done)
+    one.far.close()
+    await until_still()
+    assert log == [("one", b"!")]
 
 
 async def test_a_cancelled_wait_loses_nothing(poller, nursery, make, log):
