@@ -57,6 +57,9 @@ def _never(_key: Any) -> bool:
     return False
 
 
+def _nothing() -> None: ...
+
+
 class _Sleeper:
     """Somebody who sleeps. `waiting` until it is woken or aborted, whichever comes first: a task
     that trio has begun to cancel runs a little later, and must not be rescheduled in between."""
@@ -126,9 +129,10 @@ class Sleep(_Sleeper):
         self._home = home
 
     def _resume(self) -> None:
+        call = self._call
         self._purgatory._ended(self, timed_out=not self.awake)
         self._leave()
-        self._purgatory._errands.soon(self._call)
+        self._purgatory._errands.soon(call)
 
     def cancel(self) -> None:
         """Make the call no more, if it is not due yet."""
@@ -142,6 +146,8 @@ class Sleep(_Sleeper):
         home = self._home
         if home is not None and home._sleeper is self:
             home._sleeper = None
+        # Nothing is kept for the sake of an entry among the deadlines: not here either.
+        self._keys, self._home, self._call = (), None, _nothing
 
 
 class _Deadlines:

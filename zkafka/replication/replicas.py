@@ -645,6 +645,10 @@ class Replicas:
             return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
         return ErrorCode.NONE
 
+    def verdicts(self, results: Sequence[AppendResult], required_acks: int) -> list[ErrorCode]:
+        """`verdict` on each, at this moment; REQUEST_TIMED_OUT where there is none."""
+        return _Verdicts(self, results, required_acks).final()
+
     async def wait_replicated(
         self,
         results: Iterable[AppendResult],
@@ -656,37 +660,23 @@ class Replicas:
         Waits: until all are decided or `deadline_ms` (monotonic). What was appended stays in the
         log in any case. A cancellation leaves nothing behind.
         """
-        results = list(results)
-        verdicts = [self.verdict(result, required_acks) for result in results]
-        if None in verdicts:
-            pending = [n for n, verdict in enumerate(verdicts) if verdict is None]
-
-            def all_decided() -> bool:
-                for n in pending:
-                    if verdicts[n] is None:
-                        verdicts[n] = self.verdict(results[n], required_acks)
-                return None not in verdicts
-
-            keys = [results[n].replica for n in pending]
-            await self._purgatory.wait_until(keys, all_decided, deadline_ms)
-        return [ErrorCode.REQUEST_TIMED_OUT if verdict is None else verdict for verdict in verdicts]
+        waiting = _Verdicts(self, list(results), required_acks)
+        if waiting.keys:
+            await self._purgatory.wait_for_wake(waiting.keys, waiting.judge, deadline_ms)
+        return waiting.final()
 
     def call_when_replicated(
         self,
         results: Sequence[AppendResult],
         deadline_ms: int,
         required_acks: int,
-        call: Callable[[], None],
+        call: Callable[[list[ErrorCode]], None],
     ) -> Sleep:
-        """Have it called, once, when `verdict` has decided about all or it is `deadline_ms`. Some
-        are undecided now."""
-        pending = [result for result in results if self.verdict(result, required_acks) is None]
-
-        def all_decided(_key: object) -> bool:
-            return all(self.verdict(result, required_acks) is not None for result in pending)
-
+        """As `wait_replicated`, for somebody who is no task: `call` gets the verdicts, once, never
+        before this returns. Some are pending now."""
+        waiting = _Verdicts(self, results, required_acks)
         return self._purgatory.call_after_wake(
-            [result.replica for result in pending], all_decided, deadline_ms, call
+            waiting.keys, waiting.judge, deadline_ms, lambda: call(waiting.final())
         )
 
     # ------------------------------------------------------------------------------ reading
@@ -1276,6 +1266,40 @@ class Replicas:
             replication_bytes_in=self._totals.replication_bytes_in,
             fetchers=self.fetchers.statistics(),
         )
+
+
+class _Verdicts:
+    """How several appends stand: of each the first verdict, which nothing that comes takes back.
+
+    `keys` are to be waited for; `judge` is for the purgatory.
+    """
+
+    __slots__ = ("_replicas", "_required_acks", "_results", "_verdicts", "keys")
+
+    def __init__(
+        self, replicas: Replicas, results: Sequence[AppendResult], required_acks: int
+    ) -> None:
+        self._replicas = replicas
+        self._results = results
+        self._required_acks = required_acks
+        self._verdicts = [replicas.verdict(result, required_acks) for result in results]
+        pending = zip(results, self._verdicts, strict=True)
+        self.keys = [result.replica for result, verdict in pending if verdict is None]
+
+    def judge(self, _key: object) -> bool:
+        """Whether there is a verdict about each by now."""
+        verdicts = self._verdicts
+        for n, verdict in enumerate(verdicts):
+            if verdict is None:
+                verdicts[n] = self._replicas.verdict(self._results[n], self._required_acks)
+        return None not in verdicts
+
+    def final(self) -> list[ErrorCode]:
+        """The verdicts; REQUEST_TIMED_OUT where there is none."""
+        return [
+            ErrorCode.REQUEST_TIMED_OUT if verdict is None else verdict
+            for verdict in self._verdicts
+        ]
 
 
 def _appended_with_time(

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import trio
 import trio.testing
@@ -159,6 +161,34 @@ async def test_a_call_is_made_when_time_is_up(purgatory, autojump_clock, deadlin
     assert called == [when]
     statistics = purgatory.statistics()
     assert (statistics.sleepers, statistics.keys, statistics.timed_out) == (0, 0, 1)
+
+
+async def test_a_call_that_was_made_is_not_kept_until_its_deadline(purgatory, autojump_clock):
+    class Asked:
+        def answer(self):
+            done.set()
+
+    for cancelled in (False, True):
+        done, asked = trio.Event(), Asked()
+        gone = weakref.ref(asked)
+        watch = purgatory.watch()
+        watch.add("a")
+        sleeps = [
+            purgatory.call_after_wake(["a"], lambda _: True, 5_000, asked.answer),
+            watch.call_after(lambda _: True, 5_000, asked.answer),
+        ]
+        del asked
+        if cancelled:
+            for sleep in sleeps:
+                sleep.cancel()
+        else:
+            purgatory.wake("a")
+            await done.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        del sleeps
+        watch.close()
+        assert gone() is None
+    assert trio.current_time() == 0
 
 
 async def test_a_cancelled_call_is_not_made_and_counts_for_nothing(purgatory, autojump_clock):

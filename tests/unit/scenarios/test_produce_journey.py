@@ -93,6 +93,28 @@ async def test_a_slow_replica_holds_the_acknowledgement_until_it_left_the_isr(
         assert statistics.under_replicated == 0
 
 
+async def test_what_was_replicated_stays_acknowledged_when_the_rest_fails(world, autojump_clock):
+    """One request appended both; its answer waits for the second."""
+    async with world.running():
+        await world.assign(1)
+        first = world[1].produce("m1")
+        assert await world[1].replicas.wait_replicated([first], soon()) == [NONE]
+        world.cut(1, 2)
+        world.cut(1, 3)
+        second = world[1].produce("m2")
+        told = []
+        over = trio.Event()
+
+        def call(verdicts):
+            told.extend(verdicts)
+            over.set()
+
+        world[1].replicas.call_when_replicated([first, second], 10**9, -1, call)
+        await world.assign(2)
+        await over.wait()
+        assert told == [NONE, ErrorCode.NOT_LEADER_OR_FOLLOWER]
+
+
 async def test_too_few_in_sync_refuses_before_and_holds_after_the_append(world, autojump_clock):
     async with world.running():
         await world.assign(1)

@@ -130,9 +130,16 @@ class FakeReplicas:
             return ErrorCode.NONE
         return ErrorCode.NONE if self.replicated else None
 
+    def verdicts(self, results, required_acks):
+        return [self.verdict(result, required_acks) for result in results]
+
     def call_when_replicated(self, results, deadline_ms, required_acks, call):
+        def over():
+            code = ErrorCode.NONE if self.replicated else ErrorCode.REQUEST_TIMED_OUT
+            call([code for _ in results])
+
         return self.purgatory.call_after_wake(
-            ["replicated"], lambda _key: self.replicated, deadline_ms, call
+            ["replicated"], lambda _key: self.replicated, deadline_ms, over
         )
 
     def read(

@@ -80,7 +80,8 @@ class PendingProduce:
     target: Target | None = None
     """Of a lone batch, which is answered by hand if all went well."""
     _sleep: Sleep | None = attrs.field(default=None, init=False)
-    _is_over: bool = attrs.field(default=False, init=False)
+    _verdicts: list[ErrorCode] | None = attrs.field(default=None, init=False)
+    """Of what was appended, when this has waited."""
 
     async def open(self) -> None:
         """Append what had to be opened first; before anything else is asked of this.
@@ -111,7 +112,7 @@ class PendingProduce:
     @property
     def is_waiting(self) -> bool:
         """Whether there are replicas, or a flush, to wait for, and time left."""
-        if self.acks == 0 or self._is_over:
+        if self.acks == 0 or self._verdicts is not None:
             return False
         verdict = self.context.parts.replicas.verdict
         return any(
@@ -121,35 +122,35 @@ class PendingProduce:
     def when_over(self, call: Callable[[], None]) -> None:
         """Have it called when this waits no longer."""
 
-        def over() -> None:
-            self._is_over = True
+        def over(verdicts: list[ErrorCode]) -> None:
+            self._verdicts = verdicts
             call()
 
-        appended = [outcome.result for outcome in self.outcomes if outcome.result is not None]
         self._sleep = self.context.parts.replicas.call_when_replicated(
-            appended, self.deadline_ms, self.acks, over
+            self._appended(), self.deadline_ms, self.acks, over
         )
+
+    def _appended(self) -> list[AppendResult]:
+        return [outcome.result for outcome in self.outcomes if outcome.result is not None]
 
     def answer(self) -> ProduceResponse | bytes:
         """The answer, now that it waits no longer; bytes are the whole of it."""
         assert self.acks != 0, "nothing answers acks=0"
-        verdict = self.context.parts.replicas.verdict
-        outcomes = self.outcomes
-        if self.target is not None:
-            lone = outcomes[0].result
-            if lone is not None and verdict(lone, self.acks) is ErrorCode.NONE:
-                return self.target.answer(
-                    self.context.header.correlation_id,
-                    lone.base_offset,
-                    lone.log_append_time_ms,
-                    lone.log_start_offset,
-                )
-        for place, (_, result, _, _, _) in enumerate(outcomes):
-            if result is not None:
-                code = verdict(result, self.acks)
-                if code is None:
-                    code = ErrorCode.REQUEST_TIMED_OUT
-                outcomes[place] = outcomes[place]._replace(code=code)
+        outcomes, verdicts = self.outcomes, self._verdicts
+        if verdicts is None:
+            verdicts = self.context.parts.replicas.verdicts(self._appended(), self.acks)
+        if self.target is not None and verdicts == [ErrorCode.NONE]:
+            [lone] = self._appended()
+            return self.target.answer(
+                self.context.header.correlation_id,
+                lone.base_offset,
+                lone.log_append_time_ms,
+                lone.log_start_offset,
+            )
+        decided = iter(verdicts)
+        for place, outcome in enumerate(outcomes):
+            if outcome.result is not None:
+                outcomes[place] = outcome._replace(code=next(decided))
         return _response(outcomes, self.context)
 
     def give_up(self) -> None:
