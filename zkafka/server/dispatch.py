@@ -152,6 +152,7 @@ class Dispatcher:
                 begun = lone_fetch.begin(lone, context)
         if begun is None and refuse.response is None:
             message = _decoded(api, request)
+            refuse = _Containment(api, message, context)
             with refuse:
                 begun = fetch.begin(message, context)
         request.release()

@@ -4,7 +4,7 @@ import struct
 import pytest
 import server_fakes as fakes
 import trio
-from answers import called, finished
+from answers import finished
 
 from zkafka.errors import (
     ApiError,
@@ -18,6 +18,12 @@ from zkafka.protocol import codec
 from zkafka.protocol.apis import APIS, ApiKey
 from zkafka.protocol.connection import CloseConnection, ConnectionInfo, Request
 from zkafka.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from zkafka.protocol.messages.fetch import (
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    FetchTopic,
+)
 from zkafka.protocol.messages.list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from zkafka.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from zkafka.protocol.messages.produce import (
@@ -259,17 +265,32 @@ async def test_an_unforeseen_failure_of_a_produce_is_told_for_every_partition(di
     assert isinstance(closing, CloseConnection)
 
 
-async def test_a_failure_while_waiting_is_told_as_well(dispatcher, parts, monkeypatch):
-    def fail(result, required_acks):
+async def test_a_failure_while_answering_is_told_as_well(dispatcher, parts, monkeypatch):
+    def fail(results, required_acks):
         raise KeyError("bug")
 
-    parts.replicas.replicated = False
-    pending = dispatcher.begin(arrived(produce_request(-1, timeout_ms=10), 9), FROM)
-    assert not pending.ready
-    await called(pending.when_ready)
-    monkeypatch.setattr(parts.replicas, "verdict", fail)
+    monkeypatch.setattr(parts.replicas, "verdicts", fail)
+    pending = dispatcher.begin(arrived(produce_request(-1, 0, 1), 9), FROM)
+    assert pending.ready
     response = read(ProduceResponse, 9, await finished(pending))
     assert response.responses[0].partition_responses[0].error_code == -1
+
+
+@pytest.mark.parametrize("version", [4, 6, 7, 12])
+async def test_a_failure_of_a_fetch_is_told_in_every_version(
+    dispatcher, parts, monkeypatch, version
+):
+    def fail(fetch, **_):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(parts.replicas, "read", fail)
+    asked = FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=100)
+    topic = FetchTopic(topic="t", topic_id=fakes.TOPIC_ID, partitions=[asked])
+    request = FetchRequest(replica_id=-1, session_epoch=-1, topics=[topic])
+    answer = dispatcher.begin(arrived(request, version), FROM)
+    response = read(FetchResponse, version, answer)
+    codes = [p.error_code for t in response.responses for p in t.partitions]
+    assert (response.error_code, codes) == ((0, [-1]) if version < 7 else (-1, []))
 
 
 async def test_the_bytes_of_what_is_opened_stay_until_it_is(dispatcher, parts):
