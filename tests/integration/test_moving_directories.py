@@ -17,6 +17,7 @@ from zkafka.errors import ErrorCode
 from zkafka.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
 from zkafka.testing.blocking import BlockingCluster
 from zkafka.testing.cluster import ClusterBroker
+from zkafka.testing.plugin import require
 from zkafka.testing.zookeeper import ZooKeeper
 
 TOPIC = "moving"
@@ -112,6 +113,7 @@ def consumed(cluster: BlockingCluster, reached: Callable[[int], bool]) -> list[i
 
 def alter(bootstrap: str, *replicas: tuple[int, str | Path], topic: str = TOPIC) -> str:
     """Ask each of these brokers to have its replica in this directory; what became of it."""
+    require("javac")  # the program is run from its source, which a Java without compiler cannot
     arguments = [word for broker, path in replicas for word in (topic, "0", str(broker), str(path))]
     return apache_kafka.tool(str(ALTER), bootstrap, *arguments)
 
