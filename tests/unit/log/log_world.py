@@ -5,6 +5,7 @@ what a restart found after the power went, against all that the list ever was.
 """
 
 import struct
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,6 +29,16 @@ CONFIG = LogConfig(
     retention_ms=None,
     file_delete_delay_ms=10,
 )
+
+
+@contextmanager
+def noted(where):
+    """Whatever is raised, and it is raised, says where that was: chance has no other name."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 class Kept(NamedTuple):

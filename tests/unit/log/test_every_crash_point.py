@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 from log_disks import ForgetfulFiles, PowerCut
-from log_world import World, verify_recovered
+from log_world import World, noted, verify_recovered
 
 from zkafka.log.directory import LogDirectory
 
@@ -49,14 +49,11 @@ class Crashes:
         self.count += 1
         chance = self._chance
         image = None if chance.random() < 0.2 else chance
-        try:
+        with noted(f"seed {self._seed}, crash point {self.count}"):
             found = self._world.files.after_power_cut(image)
             if chance.random() < 0.1:
                 found = self._cut_again(found)
             verify_recovered(self._world, found, go_on=chance.random() < 0.2)
-        except Exception as error:
-            error.add_note(f"seed {self._seed}, crash point {self.count}")
-            raise
 
     def _cut_again(self, files):
         """The power goes once more, in the middle of the recovery."""

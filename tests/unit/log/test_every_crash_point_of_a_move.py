@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 from log_disks import ForgetfulFiles, PowerCut
-from log_world import TP, World, close, verify_recovered
+from log_world import TP, World, close, noted, verify_recovered
 
 from zkafka.log import relocation
 from zkafka.log.directory import LogDirectory, settle
@@ -204,14 +204,11 @@ class Crashes:
         self.count += 1
         chance = self._chance
         image = None if chance.random() < 0.3 else chance
-        try:
+        with noted(f"seed {self._seed}, crash point {self.count}"):
             found = self.world.files.after_power_cut(image)
             if chance.random() < 0.1:
                 found = self._cut_again(found)
             verify_recovered(self.world, found, go_on=chance.random() < 0.3)
-        except Exception as error:
-            error.add_note(f"seed {self._seed}, crash point {self.count}")
-            raise
 
     def _cut_again(self, files):
         """The power goes once more, in the middle of the recovery."""

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from log_disks import Directory, File, ForgetfulFiles
-from log_world import TP, World
+from log_world import TP, World, noted
 
 from zkafka.errors import ApiError, ErrorCode, StartupError, StorageError
 from zkafka.log.directory import LogDirectory
@@ -124,17 +124,16 @@ def judge(seed, mutants):
         files = world.files.after_power_cut(None)
         for _ in range(rng.choice([1, 1, 1, 2, 5])):
             mutate(files.root, rng)
-        try:
-            open_and_use(world, files)
-        except (StorageError, StartupError):
-            refused += 1
-        except Exception as error:
-            # What a log of damaged batches gives out is no records, and they say so.
-            if isinstance(error, ApiError) and error.code in NO_RECORDS:
+        with noted(f"seed {seed}, mutant {number}"):
+            try:
+                open_and_use(world, files)
+            except (StorageError, StartupError):
                 refused += 1
-                continue
-            error.add_note(f"seed {seed}, mutant {number}")
-            raise
+            except ApiError as error:
+                # What a log of damaged batches gives out is no records, and they say so.
+                if error.code not in NO_RECORDS:
+                    raise
+                refused += 1
     return refused
 
 
