@@ -26,6 +26,7 @@ operations that watch its key, and its timing wheel.
 
 import heapq
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
@@ -60,7 +61,7 @@ def _never(_key: Any) -> bool:
 def _nothing() -> None: ...
 
 
-class _Sleeper:
+class _Sleeper(ABC):
     """Somebody who sleeps. `waiting` until it is woken or aborted, whichever comes first: a task
     that trio has begun to cancel runs a little later, and must not be rescheduled in between."""
 
@@ -86,8 +87,9 @@ class _Sleeper:
             self.waiting = False
             self._resume()
 
+    @abstractmethod
     def _resume(self) -> None:
-        raise NotImplementedError
+        """It waits no longer."""
 
 
 class _TaskSleeper(_Sleeper):

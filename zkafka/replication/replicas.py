@@ -591,7 +591,7 @@ class Replicas:
             self.storage_failed(error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         flush_to = 0
-        if log.log_end_offset - log.recovery_point >= log.config.flush_messages:
+        if self.must_flush(replica):
             self.upkeep.flush_soon(replica)
             flush_to = appended.last_offset + 1
         if appended.duplicate:
