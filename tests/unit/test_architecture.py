@@ -30,6 +30,7 @@ TABLE: dict[str, tuple[int, str]] = {
     "zkafka.log.retention": (2, "P"),
     "zkafka.log.cleaner_choice": (2, "P"),
     "zkafka.log.cleaner_records": (2, "P"),
+    "zkafka.log.transactions": (2, "P"),
     "zkafka.log.*": (2, "F"),
     "zkafka.zk": (2, "P"),
     "zkafka.zk.operations": (2, "P"),

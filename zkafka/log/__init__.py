@@ -3,8 +3,8 @@
 A `LogDirectory` is one entry of `log.dirs`: locked while we run, loaded and if need be recovered at
 start. It holds a `PartitionLog` for each partition directory. A partition log is a row of
 `Segment`s, of which the last is active and is appended to; a segment is one `.log` file with an
-`OffsetIndex` and a `TimeIndex`. Beside them stand the `EpochCache` (which leader wrote from which
-offset) and the `ProducerStates` (who wrote last, in which sequence).
+`OffsetIndex`, a `TimeIndex` and a `TransactionIndex`. Beside them stand the `EpochCache` (which
+leader wrote from which offset) and the `ProducerStates` (who wrote last, in which sequence).
 
 Everything here is synchronous and knows nothing of leaders, ZooKeeper or requests; bytes reach the
 disk through `files.Files` alone, of which a test or a simulation may supply another. What is on
@@ -35,5 +35,6 @@ worker threads; the loop puts what was written in their place.
 A log moves to another directory by a `Relocation`: a future log is filled there, and takes its
 place by a rename when it holds all that the log does.
 
-Not here yet: the aborted-transaction index. Compaction tells aborted data by their markers.
+Transactions are read, not written: what is open and what was aborted (`transactions.py`) is told
+from the batches that Apache Kafka left, or that a leader sent.
 """

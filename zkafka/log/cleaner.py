@@ -19,7 +19,7 @@ Source: Kafka's `Cleaner`.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -32,13 +32,13 @@ from zkafka.log.cleaner_records import (
     KeyOffsets,
     LastOfProducer,
     RecordFilter,
-    marker_of,
     note_keys,
 )
 from zkafka.log.files import Bytes
 from zkafka.log.partition_log import PartitionLog
 from zkafka.log.segment import Extent, Found, Segment
-from zkafka.model import Offset
+from zkafka.log.transactions import AbortedTransaction, marker_of
+from zkafka.model import NO_OFFSET, Offset, ProducerId
 from zkafka.protocol.records import Batch
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ class Cleaning:
         self._keys = KeyOffsets(limits.keys)
         # Of the transactions in the dirty part; None while none was met.
         self._endings: Endings | None = None
+        # The last data that each producer has left in a transaction.
+        self._left: dict[ProducerId, Offset] = {}
 
     @property
     def is_disturbed(self) -> bool:
@@ -307,6 +309,7 @@ class Cleaning:
         kept: list[Batch] = []
         pending = 0
         for segment in group:
+            aborted = {one.last_offset: one for one in segment.transaction_index}
             with _reading(segment):
                 unread = 0
                 for found in self._batches(segment, 0):
@@ -317,6 +320,8 @@ class Cleaning:
                         statistics.records_written += survivor.record_count
                         kept.append(survivor)
                         pending += survivor.size
+                        if survivor.is_transactional:
+                            self._carry(cleaned, survivor, aborted)
                     if pending >= io_bytes or unread >= _BYTES_PER_TURN:
                         self._write(cleaned, kept)
                         yield self._count_read(unread) + pending
@@ -326,6 +331,18 @@ class Cleaning:
                 yield self._count_read(unread) + pending
                 pending = 0
                 kept.clear()
+
+    def _carry(
+        self, cleaned: Segment, batch: Batch, aborted: Mapping[Offset, AbortedTransaction]
+    ) -> None:
+        """Of aborted transactions those are remembered of which there are records left."""
+        if not batch.is_control:
+            if batch.record_count:
+                self._left[batch.producer_id] = batch.last_offset
+        elif batch.last_offset in aborted:
+            ended = aborted[batch.last_offset]
+            if self._left.get(ended.producer_id, NO_OFFSET) >= ended.first_offset:
+                cleaned.transaction_index.append(ended)
 
     def _write(self, cleaned: Segment, kept: Sequence[Batch]) -> None:
         if not kept:

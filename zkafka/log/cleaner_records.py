@@ -17,7 +17,7 @@ Offsets never change, and a batch keeps its first and last one. Both passes are 
 yield every few hundred records, so that whoever runs them in a thread can let others have a turn.
 
 Where we differ from Kafka: which transactions were aborted is told from their markers, not from the
-`.txnindex` files; a map that is full still takes later offsets of keys that it has.
+indexes of aborted transactions; a map that is full still takes later offsets of keys that it has.
 
 Sources: Kafka's `Cleaner`, `CleanedTransactionMetadata` and `MemoryRecords.filterTo`.
 """
@@ -29,9 +29,10 @@ from typing import NamedTuple
 
 import attrs
 
+from zkafka.log.transactions import Marker, marker_of
 from zkafka.model import NO_OFFSET, Offset, ProducerId
 from zkafka.protocol.compression import decompress
-from zkafka.protocol.records import HEADER_SIZE, Batch, iter_records
+from zkafka.protocol.records import HEADER_SIZE, Batch
 from zkafka.protocol.spans import RecordSpan, delete_horizon_ms, iter_spans, rebuild_batch
 
 BYTES_PER_KEY = 176
@@ -43,7 +44,6 @@ RECORDS_PER_TURN = 256
 """Records between two yields: about a millisecond."""
 
 _DIGEST_SIZE = 16
-_ABORT, _COMMIT = 0, 1
 
 
 class KeyOffsets:
@@ -77,23 +77,6 @@ class KeyOffsets:
 
 def _digest(key: bytes) -> bytes:
     return blake2b(key, digest_size=_DIGEST_SIZE).digest()
-
-
-class Marker(NamedTuple):
-    """The end of one producer's transaction."""
-
-    offset: Offset
-    committed: bool
-
-
-def marker_of(batch: Batch) -> Marker | None:
-    """The end of a transaction that a control batch tells of; None for any other, or an empty
-    one."""
-    for record in iter_records(batch):
-        kind = int.from_bytes(record.key[2:4], "big") if record.key is not None else -1
-        if kind in (_ABORT, _COMMIT):
-            return Marker(batch.last_offset, kind == _COMMIT)
-    return None
 
 
 class Endings:

@@ -1,10 +1,12 @@
-"""Where in a segment an offset or a time is to be found: `.index` and `.timeindex`.
+"""Where in a segment an offset or a time is to be found: `.index` and `.timeindex`. And which
+transactions were aborted in it: `.txnindex`.
 
-Both are sorted arrays of fixed-size big-endian entries with the offset relative to the segment's
-base. They are sparse, and derived: whatever is lost is rebuilt from the batches. So entries are
-kept in memory as they are on disk, and reach the file when the log is flushed, rolled or closed,
-which costs the append path neither a system call nor an open file. A sealed segment's entries are
-read on first use and may be dropped again.
+All are sorted arrays of fixed-size big-endian entries, in the first two sparse, with the offset
+relative to the segment's base. They are derived: whatever is lost is rebuilt from the batches. So
+entries are kept in memory as they are on disk, and reach the file when the log is flushed, rolled
+or closed, which costs the append path neither a system call nor an open file. A sealed segment's
+offset and time index are read on first use and may be dropped again; of aborted transactions, which
+few logs have, all are in memory.
 
 Kafka maps its active indexes into memory, 10 MiB each, and trims them when a segment is rolled or
 closed; we never pre-size them. Its tools accept both.
@@ -16,10 +18,12 @@ array in place of the old one; `save` and `truncate` run under the segment's loc
 import bisect
 import operator
 import struct
+from collections.abc import Iterator
 from typing import cast
 
 from zkafka.errors import StorageError
 from zkafka.log.disk import Disk
+from zkafka.log.transactions import AbortedTransaction
 from zkafka.model import Offset
 
 
@@ -102,6 +106,12 @@ class IndexFile:
         count = self._bisect(entries, target, field)
         return self._unpack(entries, (count - 1) * self._format.size) if count else None
 
+    def entries_from(self, target: int, field: int) -> Iterator[tuple[int, ...]]:
+        """The entries with `entry[field] >= target`."""
+        entries, size = self.contents, self._format.size
+        for number in range(self._bisect(entries, target - 1, field), len(entries) // size):
+            yield self._format.unpack_from(entries, number * size)
+
     def _bisect(self, entries: bytearray, target: int, field: int) -> int:
         size, unpack = self._format.size, self._format.unpack_from
         return bisect.bisect_right(
@@ -137,7 +147,8 @@ class IndexFile:
             if self.written < 0:
                 self._files.truncate(fd, 0)
                 self.written = 0
-            missing = bytes(memoryview(self.entries)[self.written * size :])
+            # A copy, and no view: the loop may append meanwhile.
+            missing = self.entries[self.written * size :]
             if missing:
                 self._files.write(fd, [missing], self.written * size)
                 self.written += len(missing) // size
@@ -172,6 +183,13 @@ class OffsetIndex:
     def position_floor(self, position: int) -> int:
         """The last indexed position <= `position`, where a batch starts; 0 if there is none."""
         return self._absolute(self.file.floor(position, 1))[1]
+
+    def ceiling(self, position: int) -> Offset | None:
+        """The last offset of the first indexed batch at or behind `position`; None if there is
+        none."""
+        for entry in self.file.entries_from(position, 1):
+            return self._base + entry[0]
+        return None
 
     def last(self) -> tuple[Offset, int]:
         """The last entry, or the segment's start."""
@@ -221,3 +239,77 @@ class TimeIndex:
     def truncate(self, offset: Offset) -> None:
         """Forget what was written at `offset` and later."""
         self.file.keep_through(offset - 1 - self._base, 1)
+
+
+class TransactionIndex:
+    """The aborted transactions whose markers lie in one segment, in their order. There is a file
+    once there was one of them."""
+
+    ENTRY = struct.Struct(">hqqqq")
+    _VERSION = 0
+    _LAST_OFFSET = 3
+
+    __slots__ = ("_base", "_is_on_disk", "file")
+
+    def __init__(self, disk: Disk, path: str, base_offset: Offset) -> None:
+        self._base = base_offset
+        self.file = IndexFile(disk, path, self.ENTRY, new=True)
+        self._is_on_disk = False
+
+    def __iter__(self) -> Iterator[AbortedTransaction]:
+        for entry in self.file.entries_from(0, self._LAST_OFFSET):
+            yield AbortedTransaction._make(entry[1:])
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether there is a file."""
+        return self._is_on_disk
+
+    def load(self) -> bool:
+        """Read the file, which is there; False, and no entries, if it is damaged."""
+        self._is_on_disk = True
+        self.file.entries = None
+        if self.file.load() and self._is_sane():
+            return True
+        self.file.clear()
+        return False
+
+    def _is_sane(self) -> bool:
+        last_before, stable_before = self._base - 1, 0
+        for version, producer_id, first, last, stable in self.ENTRY.iter_unpack(self.file.contents):
+            if (
+                version != self._VERSION
+                or producer_id < 0
+                or not 0 <= first < last
+                or not last_before < last
+                or not stable_before <= stable <= last + 1
+            ):
+                return False
+            last_before, stable_before = last, stable
+        return True
+
+    def append(self, aborted: AbortedTransaction) -> None:
+        """One more, whose marker is the last so far."""
+        self.file.append(self._VERSION, *aborted)
+
+    def find(self, start: Offset, end: Offset) -> tuple[list[AbortedTransaction], bool]:
+        """Those that overlap offsets from `start` up to `end`, exclusive; and whether one in a
+        later segment may."""
+        found = []
+        for entry in self.file.entries_from(start, self._LAST_OFFSET):
+            aborted = AbortedTransaction._make(entry[1:])
+            if aborted.first_offset < end:
+                found.append(aborted)
+            if aborted.last_stable_offset >= end:
+                return found, False
+        return found, True
+
+    def truncate(self, end_offset: Offset) -> None:
+        """Forget those whose markers lie at `end_offset` or later."""
+        self.file.keep_through(end_offset - 1, self._LAST_OFFSET)
+
+    def save(self) -> None:
+        """As `IndexFile.save`, if there is something to save, or a file."""
+        if self._is_on_disk or self.file.contents:
+            self.file.save()
+            self._is_on_disk = True

@@ -57,6 +57,7 @@ from zkafka.log.segment import (
     Segment,
     SegmentGone,
 )
+from zkafka.log.transactions import AbortedTransaction
 from zkafka.model import NO_OFFSET, NO_PRODUCER, LeaderEpoch, Offset, TopicPartition
 from zkafka.protocol.fields import NULL_UUID
 from zkafka.protocol.records import Batch, iter_records, stamp
@@ -151,6 +152,10 @@ class PartitionLog:
         self._closed_at: Offset = NO_OFFSET
         self._unflushed_since_ms: int | None = None
         self._warm: collections.deque[Segment] = collections.deque()
+        # Whether an index of aborted transactions may have an entry.
+        self._has_aborted = any(
+            segment.transaction_index.file.entries for segment in self._segments
+        )
         # What compaction is writing, not yet one of the segments.
         self._cleaned: Segment | None = None
         self._closed = False
@@ -345,7 +350,7 @@ class PartitionLog:
         if leader_epoch > self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
         if batch.producer_id != NO_PRODUCER:
-            self.producers.update(batch, base_offset)
+            self._note_producer(batch, base_offset)
         return Appended(base_offset, last_offset)
 
     def append_as_follower(
@@ -415,7 +420,13 @@ class PartitionLog:
             if batch.leader_epoch > self.epochs.latest:
                 self.epochs.assign(batch.leader_epoch, batch.base_offset)
             if batch.producer_id != NO_PRODUCER:
-                self.producers.update(batch, batch.base_offset)
+                self._note_producer(batch, batch.base_offset)
+
+    def _note_producer(self, batch: Batch, base_offset: Offset) -> None:
+        aborted = self.producers.update(batch, base_offset)
+        if aborted is not None:
+            self._active.transaction_index.append(aborted)
+            self._has_aborted = True
 
     def _refuse(self) -> None:
         self._disk.check()
@@ -530,6 +541,33 @@ class PartitionLog:
             if boundary >= start + first_size:
                 end = boundary
         return segment.slice(start, end - start)
+
+    def last_stable_offset(self, high_watermark: Offset) -> Offset:
+        """The end of what readers of committed records may see: no transaction below it is
+        undecided, or decided by a marker that is not replicated yet."""
+        transactions = self.producers.transactions
+        if not transactions:
+            return high_watermark
+        stable = transactions.last_stable_offset(high_watermark)
+        return max(stable, min(self.log_start_offset, high_watermark))
+
+    def aborted_in(self, found: LogSlice, offset: Offset) -> Sequence[AbortedTransaction]:
+        """The aborted transactions of which `found`, read from `offset` on, may have records; and
+        perhaps some that begin a little above it."""
+        if not self._has_aborted:
+            return ()
+        segments = self._segments
+        bound = found.segment.offset_bound(found.position + found.size)
+        if bound is None:
+            after = bisect.bisect_right(segments, found.segment.base_offset, key=_base_offset)
+            bound = segments[after].base_offset if after < len(segments) else self._end
+        aborted: list[AbortedTransaction] = []
+        for segment in segments[bisect.bisect_right(segments, offset, key=_base_offset) - 1 :]:
+            some, may_go_on = segment.transaction_index.find(offset, bound)
+            aborted += some
+            if not may_go_on:
+                break
+        return aborted
 
     def available(self, offset: Offset, upper_bound: Offset) -> int:
         """About how many bytes `read` could give from `offset` to the bound, in all segments.

@@ -4,11 +4,10 @@ For each producer id: its epoch and up to five last batches, which is the number
 idempotent producer may have in flight. The leader checks a batch against them before appending;
 leader and followers alike update them from what was appended, so that a new leader knows the same.
 
+The same batches tell of transactions (`transactions.py`): which are open, and how each ended.
+
 Persisted at each roll and each clean close as `<offset>.snapshot`: the state of everything below
 that offset. Loading is the newest snapshot plus the batches above it.
-
-Transactions are not tracked yet: `coordinator_epoch` and `current_txn_first_offset` have their
-place in the snapshot, and are -1 in what we write.
 """
 
 import bisect
@@ -17,13 +16,15 @@ import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import crc32c
 
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.log.files import Files
+from zkafka.log.transactions import AbortedTransaction, Transactions, marker_of
 from zkafka.model import NO_OFFSET, NO_PRODUCER, Offset, ProducerId
+from zkafka.protocol.records import CONTROL, TRANSACTIONAL, Batch
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +38,6 @@ _SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
 _SNAPSHOT_VERSION = 1
 _CRC_FROM = 6
 """A snapshot's checksum covers what follows it: the count and the entries."""
-
-
-class ProducerBatch(Protocol):
-    """What is asked of a batch: the fields of its header. Satisfied by protocol.records.Batch."""
-
-    @property
-    def producer_id(self) -> int: ...
-    @property
-    def producer_epoch(self) -> int: ...
-    @property
-    def base_sequence(self) -> int: ...
-    @property
-    def last_offset_delta(self) -> int: ...
-    @property
-    def max_timestamp(self) -> int: ...
-    @property
-    def is_control(self) -> bool: ...
 
 
 class SnapshotCorrupt(Exception):
@@ -84,20 +68,13 @@ _NO_BATCH = WrittenBatch(NO_SEQUENCE, NO_OFFSET, 0, -1)
 class Producer:
     """One producer id on one partition; `batches` oldest first, all of `epoch`."""
 
-    __slots__ = (
-        "batches",
-        "coordinator_epoch",
-        "current_txn_first_offset",
-        "epoch",
-        "last_timestamp",
-    )
+    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.batches: collections.deque[WrittenBatch] = collections.deque(maxlen=CACHED_BATCHES)
         self.last_timestamp = -1
         self.coordinator_epoch = -1
-        self.current_txn_first_offset = NO_OFFSET
 
     @property
     def last_sequence(self) -> int:
@@ -109,10 +86,13 @@ class Producer:
 
 
 class ProducerStates:
-    """All producers of one log. Only the loop touches it."""
+    """All producers of one log, and their transactions. Only the loop touches it."""
 
     def __init__(self) -> None:
+        self.transactions = Transactions()
         self._producers: dict[ProducerId, Producer] = {}
+        # What was said of transactions up to there cannot be unsaid.
+        self._transactional_end: Offset = 0
 
     def __len__(self) -> int:
         return len(self._producers)
@@ -126,15 +106,18 @@ class ProducerStates:
 
     def clear(self) -> None:
         """Forget everybody."""
+        self.transactions = Transactions()
         self._producers.clear()
+        self._transactional_end = 0
 
-    def check(self, batch: ProducerBatch) -> WrittenBatch | None:
+    def check(self, batch: Batch) -> WrittenBatch | None:
         """Judge a client's batch before it is appended: None to append it, or the batch that it
         repeats, which is to be answered as if it were appended now.
 
         Errors: INVALID_PRODUCER_EPOCH from a producer that was replaced,
         OUT_OF_ORDER_SEQUENCE_NUMBER where something was lost in between, or where the repeated
-        batch is older than the five known.
+        batch is older than the five known, INVALID_TXN_STATE for what is outside of the producer's
+        open transaction.
         """
         producer = self._producers.get(batch.producer_id)
         if producer is None:
@@ -163,6 +146,13 @@ class ProducerStates:
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
                 f"producer {batch.producer_id} sent sequence {base_sequence}, not {expected}",
             )
+        if self.transactions and not batch.is_transactional:
+            first_offset = self.transactions.first_offset(batch.producer_id)
+            if first_offset != NO_OFFSET:
+                raise ApiError(
+                    ErrorCode.INVALID_TXN_STATE,
+                    f"producer {batch.producer_id} has a transaction open since {first_offset}",
+                )
         return None
 
     def timestamp_at(self, producer_id: ProducerId, last_offset: Offset) -> int:
@@ -173,15 +163,16 @@ class ProducerStates:
                 return written.timestamp
         return -1
 
-    def update(self, batch: ProducerBatch, base_offset: Offset) -> None:
-        """Take note of a batch that was appended at `base_offset`, here or by another leader.
+    def update(self, batch: Batch, base_offset: Offset) -> AbortedTransaction | None:
+        """Take note of a batch that was appended at `base_offset`, here or by another leader; of a
+        control batch all bytes must be there. Answers the transaction that it aborted.
 
         Nothing is refused: what is in the log is in the log. Another epoch, even a smaller one,
         starts the producer's history anew.
         """
         producer_id = batch.producer_id
         if producer_id == NO_PRODUCER:
-            return
+            return None
         producer = self._producers.get(producer_id)
         if producer is None:
             producer = self._producers[producer_id] = Producer(batch.producer_epoch)
@@ -189,8 +180,12 @@ class ProducerStates:
             producer.epoch = batch.producer_epoch
             producer.batches.clear()
         producer.last_timestamp = batch.max_timestamp
-        if batch.is_control:
-            return  # A transaction's marker carries no sequence; it may have raised the epoch.
+        if batch.attributes & (TRANSACTIONAL | CONTROL):
+            self._transactional_end = base_offset + batch.last_offset_delta + 1
+            if batch.is_control:
+                # It carries no sequence; it may have raised the epoch.
+                return self._end_transaction(producer_id, producer, batch, base_offset)
+            self.transactions.begin(producer_id, base_offset)
         delta = batch.last_offset_delta
         producer.batches.append(
             WrittenBatch(
@@ -200,14 +195,33 @@ class ProducerStates:
                 batch.max_timestamp,
             )
         )
+        return None
+
+    def _end_transaction(
+        self, producer_id: ProducerId, producer: Producer, batch: Batch, base_offset: Offset
+    ) -> AbortedTransaction | None:
+        try:
+            marker = marker_of(batch)
+        except ApiError as error:
+            logger.warning("a marker that is none offset=%d cause=%s", base_offset, error)
+            return None
+        if marker is None:
+            return None
+        producer.coordinator_epoch = marker.coordinator_epoch
+        return self.transactions.end(
+            producer_id, base_offset + batch.last_offset_delta, committed=marker.committed
+        )
 
     def truncate_to(self, end_offset: Offset) -> bool:
         """Forget the batches at or above `end_offset`. False if somebody's state below it cannot be
         told from what is in memory: then load a snapshot and replay.
 
         Of a producer with some batches left the epoch and last sequence are exact. That fewer than
-        five are left harms nobody: those cut off can have been repeats of none below them.
+        five are left harms nobody: those cut off can have been repeats of none below them. What
+        was said of transactions must lie below.
         """
+        if end_offset < self._transactional_end:
+            return False
         for producer in self._producers.values():
             if producer.last_offset < end_offset and producer.batches:
                 continue
@@ -224,7 +238,7 @@ class ProducerStates:
             producer_id
             for producer_id, producer in self._producers.items()
             if now_ms - producer.last_timestamp >= expiration_ms
-            and producer.current_txn_first_offset == NO_OFFSET
+            and self.transactions.first_offset(producer_id) == NO_OFFSET
         ]
         for producer_id in idle:
             del self._producers[producer_id]
@@ -250,15 +264,16 @@ class ProducerStates:
                     batch.offset_delta,
                     producer.last_timestamp if last else batch.timestamp,
                     producer.coordinator_epoch,
-                    producer.current_txn_first_offset,
+                    self.transactions.first_offset(producer_id),
                 )
         count = len(entries) // _SNAPSHOT_ENTRY.size
         crc = crc32c.crc32c(entries, crc32c.crc32c(struct.pack(">i", count)))
         return _SNAPSHOT_HEAD.pack(_SNAPSHOT_VERSION, crc, count) + entries
 
     @classmethod
-    def from_snapshot(cls, data: bytes) -> "ProducerStates":
-        """What `to_snapshot` wrote; SnapshotCorrupt for anything else."""
+    def from_snapshot(cls, data: bytes, offset: Offset) -> "ProducerStates":
+        """What `to_snapshot` wrote of everything below `offset`; SnapshotCorrupt for anything
+        else."""
         if len(data) < _SNAPSHOT_HEAD.size:
             raise SnapshotCorrupt(f"{len(data)} bytes")
         version, crc, count = _SNAPSHOT_HEAD.unpack_from(data)
@@ -269,6 +284,7 @@ class ProducerStates:
         if len(data) != _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size:
             raise SnapshotCorrupt(f"{count} entries in {len(data)} bytes")
         states = cls()
+        begun: dict[ProducerId, Offset] = {}
         for (
             producer_id,
             epoch,
@@ -284,11 +300,15 @@ class ProducerStates:
                 producer = states._producers[producer_id] = Producer(epoch)
             producer.last_timestamp = timestamp
             producer.coordinator_epoch = coordinator_epoch
-            producer.current_txn_first_offset = txn_first_offset
+            if txn_first_offset != NO_OFFSET:
+                begun[producer_id] = txn_first_offset
+            if begun or coordinator_epoch != -1:
+                states._transactional_end = offset
             if last_sequence != NO_SEQUENCE:
                 producer.batches.append(
                     WrittenBatch(last_sequence, last_offset, offset_delta, timestamp)
                 )
+        states.transactions = Transactions(begun.items())
         return states
 
 
@@ -330,7 +350,7 @@ class Snapshots:
             data = self._files.read_file(self.path(offset))
             if data is not None:
                 try:
-                    return offset, ProducerStates.from_snapshot(data)
+                    return offset, ProducerStates.from_snapshot(data, offset)
                 except SnapshotCorrupt as error:
                     logger.warning("bad snapshot path=%s cause=%s", self.path(offset), error)
             self._remove([offset])

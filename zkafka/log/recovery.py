@@ -17,7 +17,7 @@ import logging
 import os
 import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -89,10 +89,16 @@ def parse_metadata(data: bytes) -> uuid.UUID | None:
 
 
 def load_producers(
-    snapshots: Snapshots, segments: Sequence[Segment], end_offset: Offset
+    snapshots: Snapshots,
+    segments: Sequence[Segment],
+    end_offset: Offset,
+    *,
+    unindexed: Collection[Segment] = (),
 ) -> ProducerStates:
-    """The producers of everything below `end_offset`: a snapshot, and the headers above it."""
-    newest = snapshots.newest(end_offset)
+    """The producers of everything below `end_offset`: a snapshot, and the headers above it. The
+    aborted transactions met are put into the indexes of those `unindexed`."""
+    limit = min([end_offset, *(segment.base_offset for segment in unindexed)])
+    newest = snapshots.newest(limit)
     start, states = newest if newest is not None else (0, ProducerStates())
     for number, segment in enumerate(segments):
         segment_end = segments[number + 1].base_offset if number + 1 < len(segments) else end_offset
@@ -101,10 +107,14 @@ def load_producers(
         first = segment.locate(max(start, segment.base_offset))
         if first is None:
             continue
-        for _, _, batch in segment.scan(first[0], segment.size):
+        for position, size, batch in segment.scan(first[0], segment.size):
             if batch.base_offset >= end_offset:
                 break
-            states.update(batch, batch.base_offset)
+            if batch.is_control:
+                batch = segment.batch_at(position, size)
+            aborted = states.update(batch, batch.base_offset)
+            if aborted is not None and segment in unindexed:
+                segment.transaction_index.append(aborted)
     return states
 
 
@@ -131,11 +141,14 @@ def load(
         )
         for base in _offsets(names, LOG_SUFFIX)
     ]
-    if any(
-        files.size_of(os.path.join(path, f"{base:020d}{TXN_INDEX_SUFFIX}"))
-        for base in _offsets(names, TXN_INDEX_SUFFIX)
-    ):
-        logger.warning("aborted transactions are read like committed ones here path=%s", path)
+    indexed = set(_offsets(names, TXN_INDEX_SUFFIX))
+    unindexed = [
+        segment
+        for segment in segments
+        if segment.base_offset in indexed and not segment.transaction_index.load()
+    ]
+    for segment in unindexed:
+        logger.warning("rebuilding the transaction index segment=%s", segment.path)
     snapshots = Snapshots(files, path, _offsets(names, SNAPSHOT_SUFFIX))
     epochs = _read_epochs(disk, path)
     if not epochs.entries:
@@ -163,13 +176,14 @@ def load(
             snapshots,
             config,
             recovery_point,
+            unindexed,
             # Though it may be a topic that is compacted no more.
             has_holes="compact" in config.cleanup_policy or cleaned_to is not None,
         )
         recovery_point = min(recovery_point, end_offset)
     else:
         recovery_point = end_offset
-        producers = load_producers(snapshots, segments, end_offset)
+        producers = load_producers(snapshots, segments, end_offset, unindexed=unindexed)
     if end_offset < log_start_offset:
         logger.warning(
             "nothing left above the log start path=%s log_start_offset=%d log_end_offset=%d",
@@ -340,6 +354,7 @@ def _recover(
     snapshots: Snapshots,
     config: LogConfig,
     recovery_point: Offset,
+    unindexed: Sequence[Segment],
     *,
     has_holes: bool,
 ) -> tuple[ProducerStates, Offset]:
@@ -354,7 +369,12 @@ def _recover(
     base = segments[first].base_offset
     epochs.truncate_from_end(base)
     snapshots.keep_between(0, base)
-    producers = load_producers(snapshots, segments[:first], base)
+    producers = load_producers(
+        snapshots,
+        segments[:first],
+        base,
+        unindexed=[segment for segment in unindexed if segment.base_offset < base],
+    )
     end_offset = base
     for number in range(first, len(segments)):
         segment = segments[number]
@@ -369,6 +389,7 @@ def _recover(
         end_offset = segment.base_offset
         valid = 0
         segment.begin_rebuild()
+        segment.transaction_index.file.clear()
         for position, size, batch in segment.scan_verified():
             if batch.base_offset > end_offset >= recovery_point and not has_holes:
                 break  # Its offset lies outside its checksum.
@@ -376,7 +397,9 @@ def _recover(
             segment.rebuild_with(position, extent, config.index_interval_bytes)
             if batch.leader_epoch > epochs.latest:
                 epochs.assign(batch.leader_epoch, batch.base_offset)
-            producers.update(batch, batch.base_offset)
+            aborted = producers.update(batch, batch.base_offset)
+            if aborted is not None:
+                segment.transaction_index.append(aborted)
             valid = position + size
             end_offset = batch.last_offset + 1
         if valid < segment.size:

@@ -22,7 +22,7 @@ from zkafka.config import LogConfig
 from zkafka.errors import StorageError
 from zkafka.log.disk import Disk
 from zkafka.log.files import Bytes
-from zkafka.log.index import OffsetIndex, TimeIndex
+from zkafka.log.index import OffsetIndex, TimeIndex, TransactionIndex
 from zkafka.model import NO_OFFSET, Offset
 from zkafka.protocol.records import (
     HEADER_SIZE,
@@ -117,6 +117,11 @@ class LogSlice:
         self._segment.read_failed(error)
 
     @property
+    def segment(self) -> "Segment":
+        """The segment it is of."""
+        return self._segment
+
+    @property
     def intact(self) -> bool:
         """False once the log was truncated below the slice's end: what lies there now may be other
         bytes, and a sender who is in the middle must give up the connection."""
@@ -164,6 +169,9 @@ class Segment:
         )
         self.time_index = TimeIndex(
             disk, self.stem + TIME_INDEX_SUFFIX + suffix, base_offset, new=new
+        )
+        self.transaction_index = TransactionIndex(
+            disk, self.stem + TXN_INDEX_SUFFIX + suffix, base_offset
         )
         self._disk = disk
         self._files = disk.files
@@ -520,6 +528,7 @@ class Segment:
                 return False
             self.offset_index.file.save()
             self.time_index.file.save()
+            self.transaction_index.save()
             return True
 
     def fsync(self, *, indexes: bool) -> None:
@@ -533,6 +542,8 @@ class Segment:
             if self.save_indexes() and indexes:
                 self._files.fsync_path(self.offset_index.file.path)
                 self._files.fsync_path(self.time_index.file.path)
+                if self.transaction_index.is_on_disk:
+                    self._files.fsync_path(self.transaction_index.file.path)
         except SegmentGone:
             return
         except StorageError as error:
@@ -669,6 +680,12 @@ class Segment:
         self.load_indexes()
         return max(self.offset_index.position_floor(position), start)
 
+    def offset_bound(self, position: int) -> Offset | None:
+        """An offset above those of all batches before `position`, by an index interval or so; None
+        if the end of the segment is the nearest known."""
+        self.load_indexes()
+        return self.offset_index.ceiling(position)
+
     def approximate_position(self, offset: Offset) -> int:
         """`position_of` without reading batches: up to an index interval too low."""
         offsets, positions = self._tail
@@ -692,6 +709,7 @@ class Segment:
             with self._lock:
                 self.offset_index.truncate(position)
                 self.time_index.truncate(end_offset)
+                self.transaction_index.truncate(end_offset)
         except StorageError as error:
             self._disk.fail(error)
             raise
@@ -716,21 +734,25 @@ class Segment:
 
         The `.log` goes first: on its name depends what a start makes of them all.
         """
-        for name in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX):
-            stem = self.stem + name
-            self._files.rename(stem + self.suffix, stem + suffix)
+        for name in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX):
+            if name != TXN_INDEX_SUFFIX or self.transaction_index.is_on_disk:
+                stem = self.stem + name
+                self._files.rename(stem + self.suffix, stem + suffix)
         self.suffix = suffix
-        self.path = self.stem + LOG_SUFFIX + suffix
-        self.offset_index.file.path = self.stem + INDEX_SUFFIX + suffix
-        self.time_index.file.path = self.stem + TIME_INDEX_SUFFIX + suffix
+        self._name_files()
 
     def relocate(self, directory: str) -> None:
         """The directory was renamed to this, while no thread opens files by name."""
         self.directory = directory
         self.stem = os.path.join(directory, os.path.basename(self.stem))
-        self.path = self.stem + LOG_SUFFIX + self.suffix
-        self.offset_index.file.path = self.stem + INDEX_SUFFIX + self.suffix
-        self.time_index.file.path = self.stem + TIME_INDEX_SUFFIX + self.suffix
+        self._name_files()
+
+    def _name_files(self) -> None:
+        stem, suffix = self.stem, self.suffix
+        self.path = stem + LOG_SUFFIX + suffix
+        self.offset_index.file.path = stem + INDEX_SUFFIX + suffix
+        self.time_index.file.path = stem + TIME_INDEX_SUFFIX + suffix
+        self.transaction_index.file.path = stem + TXN_INDEX_SUFFIX + suffix
 
     def look_as_old_as(self, other: "Segment") -> None:
         """Take over the file's time of modification: where records have no timestamps, retention

@@ -1,5 +1,7 @@
 """Logs and batches for the tests, short to say."""
 
+import struct
+
 from zkafka.config import LogConfig
 from zkafka.log.disk import Disk
 from zkafka.log.files import Files
@@ -8,6 +10,7 @@ from zkafka.model import TopicPartition
 from zkafka.protocol.records import Batch, Record, build_batch, parse_batches
 
 TP = TopicPartition("orders", 3)
+ABORT, COMMIT = 0, 1
 
 
 def new_log(directory, files=None, *, start_offset=0, topic_id=None, **config):
@@ -39,6 +42,19 @@ def batch_of(*values, timestamp=1000, **fields):
         for number, value in enumerate(values)
     ]
     return Batch(memoryview(build_batch(records, **fields)))
+
+
+def marker(kind, *, producer=9, epoch=0, base_offset=0):
+    """The end of a transaction, as a coordinator of epoch 3 has it written."""
+    record = Record(struct.pack(">hh", 0, kind), struct.pack(">hi", 0, 3), 1000)
+    return Batch(
+        memoryview(
+            build_batch(
+                [record], base_offset=base_offset, producer_id=producer, producer_epoch=epoch,
+                transactional=True, control=True,
+            )
+        )
+    )  # fmt: skip
 
 
 def sized(size, **fields):

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
+from log_builders import ABORT, COMMIT
+
 from zkafka.config import LogConfig
 from zkafka.log.directory import LogDirectory, settle
 from zkafka.model import TopicPartition
@@ -118,13 +120,22 @@ class World:
             values.append(b"%d." % self.counter + b"x" * rng.randint(0, 60))
             timestamps.append(self.now + rng.randint(-30, 30))
         producer = (-1, -1, -1)
-        if rng.random() < 0.4:
+        key, flags = b"k", {}
+        kind = rng.random()
+        if kind < 0.6:
             producer_id = rng.randint(1, 3)
-            sequence = self.sequences.get(producer_id, 0)
-            producer = (producer_id, 0, sequence)
+            if kind < 0.3:
+                producer_id += 3
+                flags = {"transactional": True}
+            producer = (producer_id, 0, self.sequences.get(producer_id, 0))
+            if kind < 0.1:
+                count, key = 1, struct.pack(">hh", 0, rng.choice([ABORT, COMMIT]))
+                values, timestamps = [struct.pack(">hi", 0, self.counter)], timestamps[:1]
+                producer = (producer_id, 0, -1)
+                flags["control"] = True
         raw = build_batch(
             [
-                Record(b"k", value, timestamp)
+                Record(key, value, timestamp)
                 for value, timestamp in zip(values, timestamps, strict=True)
             ],
             base_offset=base,
@@ -132,6 +143,7 @@ class World:
             producer_id=producer[0],
             producer_epoch=producer[1],
             base_sequence=producer[2],
+            **flags,
         )
         kept = Kept(base, base + count - 1, epoch, tuple(values), tuple(timestamps), producer)
         return raw, kept
@@ -146,7 +158,7 @@ class World:
         self.batches += added
         for kept in added:
             producer_id, _, sequence = kept.producer
-            if producer_id >= 0:
+            if sequence >= 0:
                 self.sequences[producer_id] = sequence + len(kept.values)
 
     def append_as_leader(self):
@@ -167,7 +179,7 @@ class World:
             base = kept.last + 1
             raws.append(raw)
             batches.append(kept)
-            if kept.producer[0] >= 0:
+            if kept.producer[2] >= 0:
                 self.sequences[kept.producer[0]] = kept.producer[2] + len(kept.values)
         self.sequences = sequences
         self._remember(*batches)
@@ -179,7 +191,7 @@ class World:
         """A producer sends its last batch once more."""
         for kept in reversed(self.batches):
             producer_id, producer_epoch, sequence = kept.producer
-            if producer_id < 0:
+            if sequence < 0:
                 continue
             raw = build_batch(
                 [Record(b"k", value, 5) for value in kept.values],
@@ -321,6 +333,7 @@ class World:
         found = read_all(log)
         assert [kept_of(batch) for batch in found] == self.batches
         verify_places(log, found)
+        verify_transactions(log, found)
         for kept in self.batches:
             assert log.epochs.epoch_of(max(kept.base, self.log_start)) == kept.epoch
         for producer_id, sequence in self.sequences.items():
@@ -383,13 +396,14 @@ def verify_recovered(world, files, *, go_on=True):
         for offset in range(start, world.floor):
             assert offsets[offset] == current[offset]
     verify_places(log, found)
+    verify_transactions(log, found)
     # A log start that was not checkpointed comes back lower; epochs below it may be forgotten.
     for batch in found:
         if batch.base_offset >= start and not world.may_be_absent:
             assert log.epochs.epoch_of(batch.base_offset) == batch.leader_epoch
     last = {}
     for batch in found:
-        if batch.producer_id >= 0:
+        if batch.producer_id >= 0 and not batch.is_control:
             last[batch.producer_id] = batch.last_sequence
     for producer_id, sequence in last.items():
         assert log.producers.get(producer_id).last_sequence == sequence
@@ -467,3 +481,48 @@ def verify_places(log, found):
                 floor = segment.offset_index.floor(offset)[1]
                 assert floor <= position
                 assert floor in headers
+
+
+def verify_transactions(log, found):
+    """A reader of committed records gets those, and no others, up to the first of an open
+    transaction, whatever the pieces it reads in."""
+    ended, open_from, committed = {}, log.log_end_offset, []
+    for batch in reversed(found):
+        if batch.is_control:
+            ended[batch.producer_id] = kind_of(batch)
+        elif batch.is_transactional and batch.producer_id not in ended:
+            open_from = batch.base_offset
+        elif not batch.is_transactional or ended[batch.producer_id] == COMMIT:
+            committed.append(batch)
+    stable = log.last_stable_offset(log.log_end_offset)
+    # One may have begun below the log start.
+    assert stable in (log.log_start_offset, max(open_from, log.log_start_offset))
+    committed = [batch.base_offset for batch in reversed(committed) if batch.last_offset < stable]
+    for max_bytes in (200, 500, 1 << 20):
+        assert committed_in(log, stable, max_bytes) == committed
+
+
+def committed_in(log, stable, max_bytes):
+    """The base offsets of the batches that a consumer with read_committed gives out."""
+    offset, given = log.log_start_offset, []
+    while offset < stable:
+        part = log.read(offset, max_bytes, upper_bound=stable, at_least_one=True)
+        aborted = sorted(log.aborted_in(part, offset), key=lambda one: one.first_offset)
+        batches = parse_batches(part.read(), partial_tail=True)
+        part.release()
+        passed_over = set()
+        for batch in batches:
+            while aborted and aborted[0].first_offset <= batch.last_offset:
+                passed_over.add(aborted.pop(0).producer_id)
+            if batch.is_control:
+                if kind_of(batch) == ABORT:
+                    passed_over.discard(batch.producer_id)
+            elif not batch.is_transactional or batch.producer_id not in passed_over:
+                given.append(batch.base_offset)
+        offset = batches[-1].last_offset + 1
+    return given
+
+
+def kind_of(marker):
+    [record] = iter_records(marker)
+    return struct.unpack(">hh", record.key)[1]

@@ -6,10 +6,9 @@ import struct
 
 import pytest
 from cleaner_world import clean, records_in, start_cleaning
-from log_builders import TP, everything, load_log, new_log, read
+from log_builders import ABORT, COMMIT, TP, everything, load_log, marker, new_log, read
 from log_disks import FaultyFiles
 from log_world import verify_places
-from test_cleaner_records import ABORT, COMMIT, marker
 
 from zkafka.errors import ApiError, ErrorCode, StorageError
 from zkafka.log.cleaner import CleanerLimits, CleaningAborted, find_dirt
@@ -252,7 +251,7 @@ def test_a_transaction_without_an_end_stops_the_round_before_it(tmp_path):
     assert clean(log, NOW).cleaned_to == 2
     assert offsets(log) == [1, 2]
     assert clean(log, NOW).cleaned_to == 2, "no progress, no harm"
-    log.append_as_leader(marker(0, COMMIT), 0, NOW)
+    log.append_as_leader(marker(COMMIT, producer=7), 0, NOW)
     put(log, b"b")
     log.roll()
     log.flush()
@@ -265,14 +264,36 @@ def test_data_of_an_aborted_transaction_go(tmp_path):
     transactional = {"producer_id": 7, "producer_epoch": 0, "transactional": True}
     put(log, b"a")
     put(log, b"a", **transactional, base_sequence=0)
-    log.append_as_leader(marker(0, ABORT), 0, NOW)
+    log.append_as_leader(marker(ABORT, producer=7), 0, NOW)
     put(log, b"a", **transactional, base_sequence=1)
-    log.append_as_leader(marker(0, COMMIT), 0, NOW)
+    log.append_as_leader(marker(COMMIT, producer=7), 0, NOW)
     put(log, b"b")
     log.roll()
     log.flush()
+    assert len(list(log.segments[0].transaction_index)) == 1
     clean(log, NOW)
     assert offsets(log) == [2, 3, 4, 5]
+    assert not list(log.segments[0].transaction_index), "nothing to pass over is left"
+    assert not names(log, ".txnindex")
+
+
+def test_of_an_aborted_transaction_is_known_what_is_left_of_it(tmp_path):
+    """Where the keys are too many for one round, it stops before its data."""
+    log = new_log(tmp_path, cleanup_policy=("compact",))
+    put(log, b"a")
+    put(log, b"b")
+    put(log, b"a", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    log.append_as_leader(marker(ABORT, producer=7), 0, NOW)
+    log.roll()
+    log.flush()
+    clean(log, NOW, keys=1)
+    assert offsets(log) == [0, 1, 2, 3]
+    assert list(log.segments[0].transaction_index) == [(7, 2, 3, 4)]
+    again = load_log(log, clean=True, cleanup_policy=("compact",))
+    assert list(again.segments[0].transaction_index) == [(7, 2, 3, 4)]
+    clean(again, NOW)
+    assert offsets(again) == [0, 1, 3]
+    assert not list(again.segments[0].transaction_index)
 
 
 # Readers.

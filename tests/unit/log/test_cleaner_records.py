@@ -1,9 +1,9 @@
 """What survives compaction, told of single batches."""
 
-import struct
 import tracemalloc
 
 import pytest
+from log_builders import ABORT, COMMIT, marker
 
 from zkafka.errors import ApiError
 from zkafka.log.cleaner_records import (
@@ -11,11 +11,10 @@ from zkafka.log.cleaner_records import (
     Endings,
     KeyOffsets,
     LastOfProducer,
-    Marker,
     RecordFilter,
-    marker_of,
     note_keys,
 )
+from zkafka.log.transactions import Marker, marker_of
 from zkafka.model import NO_OFFSET
 from zkafka.protocol.compression import Codec
 from zkafka.protocol.records import CONTROL, Batch, Record, build_batch, iter_records, restamp
@@ -23,7 +22,6 @@ from zkafka.protocol.spans import delete_horizon_ms
 
 NOW = 1_000_000
 RETENTION = 5_000
-ABORT, COMMIT = 0, 1
 
 
 def batch_at(base_offset, *pairs, **fields):
@@ -39,16 +37,8 @@ def data(base_offset, *pairs, producer=7):
     )  # fmt: skip
 
 
-def marker(offset, kind, *, producer=7, epoch=0):
-    record = Record(struct.pack(">hh", 0, kind), struct.pack(">hi", 0, 0), 1000)
-    return Batch(
-        memoryview(
-            build_batch(
-                [record], base_offset=offset, producer_id=producer, producer_epoch=epoch,
-                transactional=True, control=True,
-            )
-        )
-    )  # fmt: skip
+def marker_at(offset, kind, *, producer=7, epoch=0):
+    return marker(kind, base_offset=offset, producer=producer, epoch=epoch)
 
 
 def result_of(work):
@@ -223,10 +213,10 @@ def test_data_of_an_aborted_transaction_go_and_bury_nothing():
             batch_at(0, (b"a", b"1")),
             data(1, (b"a", b"2")),
             data(2, (b"a", b"3"), producer=8),
-            marker(3, ABORT),
+            marker_at(3, ABORT),
             data(4, (b"b", b"4")),
-            marker(5, ABORT, producer=8),
-            marker(6, COMMIT),
+            marker_at(5, ABORT, producer=8),
+            marker_at(6, COMMIT),
         ]
     )
     assert [offset for offset, _, _ in records_of(left)] == [0, 3, 4, 5, 6]
@@ -234,26 +224,26 @@ def test_data_of_an_aborted_transaction_go_and_bury_nothing():
 
 @pytest.mark.parametrize("kind", [ABORT, COMMIT])
 def test_a_marker_stays_for_delete_retention_after_the_last_of_its_data(kind):
-    batches = [data(0, (b"a", b"1")), marker(1, kind), batch_at(2, (b"a", b"2"))]
+    batches = [data(0, (b"a", b"1")), marker_at(1, kind), batch_at(2, (b"a", b"2"))]
     first = compact(batches)
     assert places_of(first) == [(1, 1, 1), (2, 2, 1)]
     assert delete_horizon_ms(first[0]) is None, "its data were still there"
     second = compact(first)
     assert delete_horizon_ms(second[0]) == NOW + RETENTION
-    assert marker_of(second[0]) == Marker(1, kind == COMMIT)
+    assert marker_of(second[0]) == Marker(1, kind == COMMIT, 3)
     assert compact(second, now=NOW + RETENTION - 1) == second
     assert places_of(compact(second, now=NOW + RETENTION)) == [(2, 2, 1)]
 
 
 def test_a_marker_stays_while_its_data_do():
-    batches = [data(0, (b"a", b"1")), marker(1, COMMIT)]
+    batches = [data(0, (b"a", b"1")), marker_at(1, COMMIT)]
     left = compact(compact(batches, now=0), now=NOW)
     assert left == batches
 
 
 def test_the_marker_that_alone_tells_a_producers_epoch_stays_empty():
     last = {7: LastOfProducer(NO_OFFSET, 3)}
-    with_horizon = compact([marker(1, ABORT, epoch=3)], last=last)
+    with_horizon = compact([marker_at(1, ABORT, epoch=3)], last=last)
     left = compact(with_horizon, now=NOW + RETENTION, last=last)
     assert places_of(left) == [(1, 1, 0)]
     assert left[0].is_control
@@ -262,13 +252,13 @@ def test_the_marker_that_alone_tells_a_producers_epoch_stays_empty():
 
 
 def test_a_control_batch_of_another_kind_is_left_alone():
-    batch = marker(0, 4)
+    batch = marker_at(0, 4)
     assert compact([batch]) == [batch]
 
 
 def test_a_batch_whose_transaction_has_no_end_yet():
     endings = Endings()
-    endings.add(7, Marker(3, committed=True))
+    endings.add(7, Marker(3, committed=True, coordinator_epoch=0))
     assert endings.committed(data(2, (b"a", b"1"))) is True
     assert endings.committed(data(4, (b"a", b"1"))) is None
     assert endings.committed(data(2, (b"a", b"1"), producer=8)) is None

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import crc32c
 import pytest
+from log_builders import ABORT, COMMIT, batch_of, marker
 
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.log.files import Files
@@ -18,7 +19,8 @@ class Sent(NamedTuple):
     producer_id: int = 9
     producer_epoch: int = 0
     max_timestamp: int = 1000
-    is_control: bool = False
+    is_control = is_transactional = False
+    attributes = 0
 
     @property
     def last_offset_delta(self):
@@ -29,7 +31,7 @@ def states_after(*batches, offset=100):
     states = ProducerStates()
     for batch in batches:
         states.update(batch, offset)
-        offset += batch.count
+        offset += batch.last_offset_delta + 1
     return states
 
 
@@ -84,14 +86,14 @@ def test_a_new_epoch_begins_at_zero():
 
 
 def test_after_a_marker_of_a_new_epoch_that_epoch_begins_at_zero():
-    states = states_after(Sent(0, 3), Sent(-1, producer_epoch=1, is_control=True))
+    states = states_after(Sent(0, 3), marker(ABORT, epoch=1))
     assert states.check(Sent(0, producer_epoch=1)) is None
     beyond = Sent(3, producer_epoch=1)
     assert refusal(states, beyond) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 
 def test_a_marker_of_the_same_epoch_keeps_the_sequence():
-    states = states_after(Sent(0, 3), Sent(-1, is_control=True))
+    states = states_after(Sent(0, 3), marker(COMMIT))
     assert states.check(Sent(3)) is None
 
 
@@ -129,6 +131,68 @@ def test_truncation_below_all_that_is_known_of_a_producer_says_so():
     assert not states_after(Sent(0), Sent(0, producer_epoch=1)).truncate_to(101)
 
 
+# Transactions.
+
+
+def in_transaction(producer_id=9, base_sequence=0):
+    return batch_of(
+        b"", b"", producer_id=producer_id, producer_epoch=0, base_sequence=base_sequence,
+        transactional=True,
+    )  # fmt: skip
+
+
+def test_readers_of_committed_records_wait_for_the_first_open_transaction():
+    states = states_after(Sent(0), in_transaction(1), in_transaction(2), marker(COMMIT, producer=1))
+    assert states.transactions.last_stable_offset(104) == 101, "its marker is not replicated"
+    assert states.transactions.last_stable_offset(106) == 103, "the other is open"
+    assert states.transactions.last_stable_offset(102) == 102
+
+
+def test_an_aborted_transaction_is_told_with_what_was_stable_then():
+    states = states_after(in_transaction(1), in_transaction(2), in_transaction(1, 2))
+    assert states.update(marker(ABORT, producer=1), 106) == (1, 100, 106, 102)
+    assert states.update(marker(ABORT, producer=2), 107) == (2, 102, 107, 108)
+    assert states.update(marker(ABORT, producer=2), 108) is None, "of nothing"
+    assert states.transactions.last_stable_offset(109) == 109
+    assert not states.transactions
+
+
+def test_what_is_no_marker_ends_no_transaction():
+    states = states_after(in_transaction())
+    damaged = marker(ABORT)
+    damaged.view[-10:] = bytes(10)
+    for batch in (damaged, marker(7)):
+        assert states.update(batch, 102) is None
+    assert states.transactions.last_stable_offset(103) == 100
+
+
+def test_nothing_else_of_a_producer_comes_in_the_middle_of_its_transaction():
+    states = states_after(in_transaction())
+    assert refusal(states, Sent(2)) is ErrorCode.INVALID_TXN_STATE
+    assert states.check(in_transaction(base_sequence=2)) is None
+    states.update(marker(COMMIT), 102)
+    assert states.check(Sent(2)) is None
+
+
+def test_a_snapshot_keeps_open_transactions_and_their_order():
+    states = states_after(in_transaction(5), in_transaction(4), Sent(0), marker(ABORT, producer=5))
+    states.update(in_transaction(5, 2), 106)
+    again = ProducerStates.from_snapshot(states.to_snapshot(), 108)
+    assert again.transactions.last_stable_offset(108) == 102
+    assert again.update(marker(ABORT, producer=4), 108) == (4, 102, 108, 106)
+    assert again.get(5).coordinator_epoch == 3
+    assert again.expire(10**12, 1) == 2, "all but the one with the open transaction"
+
+
+def test_truncation_below_anything_said_of_transactions_says_so():
+    states = states_after(Sent(0, producer_id=3), in_transaction(), Sent(1, producer_id=3))
+    assert states.truncate_to(103)
+    assert not states.truncate_to(102)
+    again = ProducerStates.from_snapshot(states.to_snapshot(), 103)
+    assert not again.truncate_to(102)
+    assert states_after(Sent(0), Sent(1)).truncate_to(101)
+
+
 # Kafka 3.9's layout, by hand: version 1, checksum, one entry.
 ENTRY = (
     b"\x00\x00\x00\x00\x00\x00\x00\x09"  # producer id
@@ -154,7 +218,7 @@ def test_a_snapshot_keeps_all_batches_that_a_producer_may_repeat():
     """All of them may be unacknowledged when the broker stops, and are then sent again in order."""
     sent = [Sent(n) for n in range(7)]
     before = states_after(*sent)
-    states = ProducerStates.from_snapshot(before.to_snapshot())
+    states = ProducerStates.from_snapshot(before.to_snapshot(), 107)
     for batch in sent[2:]:
         assert states.check(batch) == before.check(batch)
     assert states.check(Sent(7)) is None
@@ -164,14 +228,14 @@ def test_a_snapshot_keeps_all_batches_that_a_producer_may_repeat():
 def test_a_snapshot_with_the_last_batch_alone_is_read_as_kafka_wrote_it():
     data = b"\x00\x00\x00\x01" + ENTRY
     crc = crc32c.crc32c(data).to_bytes(4, "big")
-    states = ProducerStates.from_snapshot(b"\x00\x01" + crc + data)
+    states = ProducerStates.from_snapshot(b"\x00\x01" + crc + data, 200)
     assert states.get(9).epoch == 2
     assert len(states.get(9).batches) == 1
 
 
 def test_a_producer_without_batches_survives_a_snapshot():
-    states = states_after(Sent(-1, producer_epoch=3, is_control=True))
-    again = ProducerStates.from_snapshot(states.to_snapshot())
+    states = states_after(marker(ABORT, epoch=3))
+    again = ProducerStates.from_snapshot(states.to_snapshot(), 200)
     assert again.get(9).epoch == 3
     assert again.check(Sent(0, producer_epoch=3)) is None
 
@@ -182,10 +246,10 @@ def test_no_damaged_snapshot_is_believed():
         damaged = bytearray(data)
         damaged[position] ^= 0x10
         with pytest.raises(SnapshotCorrupt):
-            ProducerStates.from_snapshot(bytes(damaged))
+            ProducerStates.from_snapshot(bytes(damaged), 200)
     for size in range(len(data)):
         with pytest.raises(SnapshotCorrupt):
-            ProducerStates.from_snapshot(data[:size])
+            ProducerStates.from_snapshot(data[:size], 200)
 
 
 def test_the_newest_sound_snapshot_is_used_and_the_unsound_removed(tmp_path):

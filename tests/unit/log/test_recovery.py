@@ -7,8 +7,20 @@ from pathlib import Path, PurePosixPath
 from random import Random
 
 import pytest
-from log_builders import append, batch_of, everything, load_log, new_log, read, sized
+from log_builders import (
+    ABORT,
+    COMMIT,
+    append,
+    batch_of,
+    everything,
+    load_log,
+    marker,
+    new_log,
+    read,
+    sized,
+)
 from log_disks import ForgetfulFiles
+from log_world import read_all, verify_transactions
 
 from zkafka.errors import StorageError
 from zkafka.log.recovery import format_metadata, parse_metadata
@@ -72,17 +84,6 @@ def test_a_log_untouched_since_a_clean_start_is_closed_without_a_write(log):
     again.close(clean=True)
     after = {name: os.stat(file(log, name)).st_mtime_ns for name in os.listdir(log.path)}
     assert before == after
-
-
-@pytest.mark.parametrize(("index", "warns"), [(bytes(34), True), (b"", False), (None, False)])
-def test_kafkas_aborted_transactions_do_not_come_in_unseen(log, caplog, index, warns):
-    path = segment(log, 0, ".txnindex")
-    if index is not None:
-        path.write_bytes(index)
-    again = load_log(log, clean=True, **SMALL)
-    assert ("aborted transactions are read like committed ones" in caplog.text) == warns
-    assert path.exists() == (index is not None), "it is Kafka's, should Kafka come back"
-    assert len(everything(again)) == 10
 
 
 def test_after_a_crash_it_is_read_again_from_the_recovery_point(log):
@@ -459,3 +460,76 @@ def test_a_flush_makes_a_cut_last_of_which_all_that_is_left_was_flushed_before(s
     found = everything(again)
     assert found[:2] == [(0, 0), (1, 0)]
     assert {epoch for _, epoch in found[2:]} <= {1}
+
+
+# Transactions.
+
+
+def with_transactions(tmp_path):
+    """Two batches a segment, and what is known of the aborted transactions in each."""
+    log = new_log(tmp_path, index_interval_bytes=0)
+    for pair in (
+        (transactional(1, 0), transactional(2, 0)),
+        (marker(COMMIT, producer=1), transactional(1, 1)),
+        (marker(ABORT, producer=2), sized(100)),
+        (marker(ABORT, producer=1), sized(100)),
+        (transactional(3, 0),),
+    ):
+        log.roll()
+        append(log, *pair)
+    return log, {0: [], 2: [], 4: [(2, 1, 4, 3)], 6: [(1, 3, 6, 7)], 8: []}
+
+
+def transactional(producer, sequence):
+    return sized(
+        100, producer_id=producer, producer_epoch=0, base_sequence=sequence, transactional=True
+    )
+
+
+def known(log):
+    return {segment.base_offset: list(segment.transaction_index) for segment in log.segments}
+
+
+def test_aborted_transactions_are_kept_as_kafka_keeps_them(tmp_path):
+    log, aborted = with_transactions(tmp_path)
+    log.flush()
+    indexes = sorted(Path(log.path).glob("*.txnindex"))
+    bases = [base for base, some in aborted.items() if some]
+    assert [path.name for path in indexes] == [f"{base:020d}.txnindex" for base in bases]
+    for path, base in zip(indexes, bases, strict=True):
+        assert path.read_bytes() == struct.pack(">hqqqq", 0, *aborted[base][0])
+
+
+@pytest.mark.parametrize(("clean", "recovery_point"), [(True, 0), (False, 0), (False, 5)])
+@pytest.mark.parametrize("damage", [None, "cut", "zeros", "other version"])
+def test_aborted_transactions_are_known_again(tmp_path, caplog, clean, recovery_point, damage):
+    log, aborted = with_transactions(tmp_path)
+    assert known(log) == aborted
+    log.flush()
+    for path in Path(log.path).glob("*.txnindex"):
+        match damage:
+            case "cut":
+                path.write_bytes(path.read_bytes()[:33])
+            case "zeros":
+                path.write_bytes(bytes(34))
+            case "other version":
+                path.write_bytes(b"\0\1" + path.read_bytes()[2:])
+    again = load_log(log, clean=clean, recovery_point=recovery_point, index_interval_bytes=0)
+    assert known(again) == aborted
+    assert ("rebuilding the transaction index" in caplog.text) == (damage is not None)
+    assert again.last_stable_offset(9) == 8
+    verify_transactions(again, read_all(again))
+    last = load_log(again, clean=True, index_interval_bytes=0)
+    assert known(last) == aborted
+
+
+def test_transactions_are_as_they_were_after_a_truncation(tmp_path):
+    log, aborted = with_transactions(tmp_path)
+    log.truncate_to(6)
+    assert known(log) == {base: aborted[base] for base in (0, 2, 4, 6)} | {6: []}
+    assert log.last_stable_offset(6) == 3
+    log.truncate_to(4)
+    assert not any(known(log).values())
+    assert log.last_stable_offset(4) == 1
+    again = load_log(log, clean=True, index_interval_bytes=0)
+    verify_transactions(again, read_all(again))

@@ -1,0 +1,105 @@
+"""Transactions as one log sees them: which are open, how they ended, which were aborted (KIP-98).
+
+A transaction begins in a partition with the first transactional batch of a producer id, and ends
+with its marker, a control batch. Two things follow for who reads committed records only: nothing
+from the first undecided transaction on (`Transactions`), and which records below are to be passed
+over (`AbortedTransaction`, of which each segment has an index). All of it is derived from the
+batches; a restart has it from a snapshot and the index files, or reads the batches again.
+
+Source: semantics 5.5; Kafka's ProducerStateManager.
+"""
+
+import collections
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from zkafka.model import NO_OFFSET, Offset, ProducerId
+from zkafka.protocol.records import Batch, iter_records
+
+_ABORT, _COMMIT = 0, 1
+_COORDINATOR_EPOCH = struct.Struct(">2xi")
+"""In a marker's value, behind its version."""
+
+
+class Marker(NamedTuple):
+    """The end of one producer's transaction. `coordinator_epoch` is of who wrote it."""
+
+    offset: Offset
+    committed: bool
+    coordinator_epoch: int
+
+
+def marker_of(batch: Batch) -> Marker | None:
+    """The end of a transaction that a control batch tells of; None for any other, or an empty
+    one. Errors: `ApiError` if its records are none."""
+    for record in iter_records(batch):
+        kind = int.from_bytes(record.key[2:4], "big") if record.key is not None else -1
+        if kind in (_ABORT, _COMMIT):
+            value = record.value or b""
+            known = len(value) >= _COORDINATOR_EPOCH.size
+            epoch = _COORDINATOR_EPOCH.unpack_from(value)[0] if known else -1
+            return Marker(batch.last_offset, kind == _COMMIT, epoch)
+    return None
+
+
+class AbortedTransaction(NamedTuple):
+    """What the producer wrote from `first_offset` up to its marker at `last_offset` is void.
+
+    `last_stable_offset` is that of when the marker was appended: a transaction that ends later
+    begins at or above it.
+    """
+
+    producer_id: ProducerId
+    first_offset: Offset
+    last_offset: Offset
+    last_stable_offset: Offset
+
+
+class Transactions:
+    """The transactions that hold up readers of committed records: those open, by producer, and
+    those decided whose marker is not replicated yet."""
+
+    __slots__ = ("_decided", "_open")
+
+    def __init__(self, begun: Iterable[tuple[ProducerId, Offset]] = ()) -> None:
+        """`begun` are those open, by the offset of their first batch."""
+        # In the order of their first offsets, as they are begun.
+        self._open = dict(sorted(begun, key=lambda one: one[1]))
+        # (first offset, offset of the marker), in the order of the markers.
+        self._decided: collections.deque[tuple[Offset, Offset]] = collections.deque()
+
+    def __bool__(self) -> bool:
+        """Whether there is one."""
+        return bool(self._open or self._decided)
+
+    def first_offset(self, producer_id: ProducerId) -> Offset:
+        """Where the producer's open transaction begins; NO_OFFSET if it has none."""
+        return self._open.get(producer_id, NO_OFFSET)
+
+    def begin(self, producer_id: ProducerId, base_offset: Offset) -> None:
+        """The producer wrote a transactional batch there; its first one opens a transaction."""
+        self._open.setdefault(producer_id, base_offset)
+
+    def end(
+        self, producer_id: ProducerId, offset: Offset, *, committed: bool
+    ) -> AbortedTransaction | None:
+        """The producer's transaction ended with a marker at `offset`; answers it if it was aborted.
+        One of which there are no batches here leaves no trace."""
+        first_offset = self._open.pop(producer_id, None)
+        if first_offset is None:
+            return None
+        self._decided.append((first_offset, offset))
+        if committed:
+            return None
+        stable = next(iter(self._open.values()), offset + 1)
+        return AbortedTransaction(producer_id, first_offset, offset, stable)
+
+    def last_stable_offset(self, high_watermark: Offset) -> Offset:
+        """Everything below it is replicated, and decided by a marker that is. Decided transactions
+        below the high watermark are forgotten."""
+        decided = self._decided
+        while decided and decided[0][1] < high_watermark:
+            decided.popleft()
+        stable = min(high_watermark, next(iter(self._open.values()), high_watermark))
+        return min([stable, *(first_offset for first_offset, _ in decided)])
