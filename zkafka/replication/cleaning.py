@@ -168,7 +168,7 @@ class Cleaner:
         looked: list[tuple[Replica, int, Dirt]] = []
         for first in range(0, len(candidates), _LOGS_PER_LOOK):
             some = candidates[first : first + _LOGS_PER_LOOK]
-            logs = [(replica.log, replica.machine.last_stable_offset) for replica in some]
+            logs = [(replica.log, replica.last_stable_offset) for replica in some]
             truncations = [log.truncation_count for log, _ in logs]
             found = await self._offload.run(_look, logs, now_ms)
             for replica, truncation_count, dirt in zip(some, truncations, found, strict=True):

@@ -496,11 +496,6 @@ class Partition:
         return self._high_watermark
 
     @property
-    def last_stable_offset(self) -> Offset:
-        """Everything below is decided by its transaction. None are open: the high watermark."""
-        return self._high_watermark
-
-    @property
     def effective_min_isr(self) -> int:
         """min.insync.replicas, or all replicas where there are fewer."""
         return self._effective_min_isr

@@ -44,6 +44,11 @@ class Replica:
         """Whether its log directory failed."""
         return self.machine.role is Role.OFFLINE
 
+    @property
+    def last_stable_offset(self) -> Offset:
+        """The end of what readers of committed records may see."""
+        return self.log.last_stable_offset(self.machine.high_watermark)
+
     def fetch_position(self) -> FetchPosition:
         """From where to fetch: the end of the log."""
         log = self.log

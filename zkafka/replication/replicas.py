@@ -49,6 +49,7 @@ from zkafka.errors import ApiError, DiskFull, ErrorCode, StorageError
 from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import Appended, PartitionLog, TimestampedOffset
 from zkafka.log.segment import LogSlice
+from zkafka.log.transactions import AbortedTransaction
 from zkafka.model import (
     NO_EPOCH,
     NO_OFFSET,
@@ -209,6 +210,7 @@ class PartitionRead:
 
     Ownership: whoever is given a `slice` releases it. `diverging` is set where the fetcher's log
     and ours part: then there is no data. `high_watermark` is that of before this fetch counted.
+    `aborted` transactions are for who reads committed records only.
     """
 
     error: ErrorCode
@@ -217,6 +219,7 @@ class PartitionRead:
     log_start_offset: Offset = NO_OFFSET
     slice: LogSlice | None = None
     diverging: EpochEndOffset | None = None
+    aborted: Sequence[AbortedTransaction] = ()
 
     @property
     def size(self) -> int:
@@ -733,15 +736,18 @@ class Replicas:
                 return PartitionRead(
                     ErrorCode.NONE,
                     high_watermark,
-                    machine.last_stable_offset,
+                    replica.last_stable_offset,
                     start,
                     diverging=there,
                 )
         if offset > end:
             return PartitionRead(ErrorCode.OFFSET_OUT_OF_RANGE)
-        bound = end if is_follower else self._bound(machine, isolation)
+        stable = log.last_stable_offset(high_watermark)
+        is_committed = isolation == Isolation.READ_COMMITTED
+        bound = end if is_follower else stable if is_committed else high_watermark
         limit = min(fetch.max_bytes, max_bytes)
         found = None
+        aborted: Sequence[AbortedTransaction] = ()
         if offset < bound and (limit > 0 or at_least_one):
             lost = replica.directory.offline
             if lost is not None:
@@ -752,12 +758,14 @@ class Replicas:
                 found = log.read(
                     offset, max(limit, 0), upper_bound=bound, at_least_one=at_least_one
                 )
+                if found is not None and is_committed:
+                    aborted = log.aborted_in(found, offset)
             except StorageError as error:
+                if found is not None:
+                    found.release()
                 self.storage_failed(error)
                 return PartitionRead(ErrorCode.KAFKA_STORAGE_ERROR)
-        read = PartitionRead(
-            ErrorCode.NONE, high_watermark, machine.last_stable_offset, start, found
-        )
+        read = PartitionRead(ErrorCode.NONE, high_watermark, stable, start, found, aborted=aborted)
         if is_follower and first_pass:
             effects = machine.step(
                 FollowerFetched(
@@ -794,7 +802,7 @@ class Replicas:
         end = log.log_end_offset
         if not log.log_start_offset <= offset <= end:
             return None
-        bound = end if replica_id >= 0 else self._bound(replica.machine, isolation)
+        bound = end if replica_id >= 0 else _bound(replica, isolation)
         if offset >= bound:
             return 0
         if wanted <= 1:
@@ -804,12 +812,6 @@ class Replicas:
         except StorageError as error:
             self.storage_failed(error)
             return None
-
-    def _bound(self, machine: Partition, isolation: int) -> Offset:
-        """The end of what a consumer may see."""
-        if isolation == Isolation.READ_COMMITTED:
-            return machine.last_stable_offset
-        return machine.high_watermark
 
     def _readable(
         self, fetch: PartitionFetch, replica_id: BrokerId, leader_only: bool
@@ -897,7 +899,7 @@ class Replicas:
     ) -> OffsetFound:
         machine, log = replica.machine, replica.log
         is_consumer = replica_id == CONSUMER
-        bound = self._bound(machine, isolation) if is_consumer else log.log_end_offset
+        bound = _bound(replica, isolation) if is_consumer else log.log_end_offset
         unsettled = is_consumer and machine.high_watermark < machine.epoch_start_offset
         if timestamp == LATEST:
             if unsettled:
@@ -1029,6 +1031,7 @@ class Replicas:
             if self.must_flush(replica):
                 self.upkeep.flush_soon(replica)
         self.step(replica, LeaderReported(high_watermark))
+        log.last_stable_offset(machine.high_watermark)  # Forgets what is decided for good.
         if log_start_offset > log.log_start_offset:
             log.advance_log_start_offset(min(log_start_offset, log.log_end_offset))
             self.log_start_moved(replica)
@@ -1300,6 +1303,13 @@ class _Verdicts:
             ErrorCode.REQUEST_TIMED_OUT if verdict is None else verdict
             for verdict in self._verdicts
         ]
+
+
+def _bound(replica: Replica, isolation: int) -> Offset:
+    """The end of what a consumer may see."""
+    if isolation == Isolation.READ_COMMITTED:
+        return replica.last_stable_offset
+    return replica.machine.high_watermark
 
 
 def _appended_with_time(

@@ -79,6 +79,7 @@ class FakeReplicas:
         self.purgatory = purgatory
         self.logs: dict[TopicPartition, list[int]] = {}
         self.errors: dict[TopicPartition, ErrorCode] = {}
+        self.aborted = {}
         self.slices: list[FakeSlice] = []
         self.reads: list[tuple[TopicPartition, bool]] = []
         self.appended = []
@@ -162,7 +163,8 @@ class FakeReplicas:
         if size:
             found = FakeSlice(size)
             self.slices.append(found)
-        return PartitionRead(ErrorCode.NONE, len(log), len(log), 0, found)
+        aborted = self.aborted.get(tp, ()) if isolation else ()
+        return PartitionRead(ErrorCode.NONE, len(log), len(log), 0, found, aborted=aborted)
 
     def bytes_available(self, fetch, *, replica_id=-1, isolation=0, wanted=1, leader_only=False):
         if fetch.topic_partition in self.errors:

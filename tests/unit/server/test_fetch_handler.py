@@ -5,6 +5,7 @@ import trio.testing
 from answers import fetched
 
 from zkafka.errors import ErrorCode
+from zkafka.log.transactions import AbortedTransaction
 from zkafka.model import EpochEndOffset, TopicPartition
 from zkafka.protocol.messages.fetch import (
     FetchPartition,
@@ -104,6 +105,14 @@ async def test_an_empty_partition_has_empty_records_not_null(parts):
 async def test_read_committed_gets_an_empty_list_of_aborted_transactions(parts):
     response = await ask(parts, (0, 0), isolation_level=1)
     assert response.responses[0].partitions[0].aborted_transactions == []
+
+
+async def test_read_committed_is_told_what_was_aborted(parts, replicas):
+    replicas.put(TP, 10)
+    replicas.aborted[TP] = [AbortedTransaction(7, 0, 3, 4), AbortedTransaction(8, 2, 5, 6)]
+    response = await ask(parts, (0, 0), isolation_level=1)
+    told = response.responses[0].partitions[0].aborted_transactions
+    assert [(one.producer_id, one.first_offset) for one in told] == [(7, 0), (8, 2)]
 
 
 # --- Limits -------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ Sessions (version 7 and later) are `server.fetch_sessions`.
 
 Where we differ from Kafka: records are never down-converted (there are no message formats 0 and 1);
 no follower is preferred for reading (`replica.selector.class` has no effect), though one that is
-asked, by version 11 or later, answers; there are no quotas. Transactions are not supported yet, so
-the last stable offset is the high watermark and no transaction is ever aborted.
+asked, by version 11 or later, answers; there are no quotas.
 
 Version history: 4 isolation level, last stable offset (KIP-98); 5 log start offset; 6 storage
 errors told as such; 7 sessions (KIP-227); 8 throttling after the answer; 9 leader epoch (KIP-320);
@@ -242,7 +241,7 @@ def _answer(begun: FetchContext, reading: "_Reading", context: RequestContext) -
                     high_watermark=read.high_watermark,
                     last_stable_offset=read.last_stable_offset,
                     log_start_offset=read.log_start_offset,
-                    aborted_transactions=reading.none_aborted,
+                    aborted_transactions=_aborted(read) or reading.none_aborted,
                     records=b"" if read.slice is None else read.slice,
                 )
             )
@@ -267,6 +266,13 @@ def _answer(begun: FetchContext, reading: "_Reading", context: RequestContext) -
         ],
         node_endpoints=_endpoints(hinted, context) if hinted else [],
     )
+
+
+def _aborted(read: PartitionRead) -> list[AbortedTransaction]:
+    return [
+        AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset)
+        for one in read.aborted
+    ]
 
 
 def _failure(

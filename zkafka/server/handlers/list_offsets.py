@@ -6,8 +6,7 @@ Only the leader answers. A new leader whose high watermark is still below the st
 cannot tell the end yet: OFFSET_NOT_AVAILABLE.
 
 Where we differ from Kafka: there is no tiered storage, so -4 (earliest local) is the log start
-offset and -5 (latest tiered) answers -1, as Kafka does without it. There are no transactions yet:
-read_committed sees what read_uncommitted does.
+offset and -5 (latest tiered) answers -1, as Kafka does without it.
 
 Version history: 1 one offset per partition; 2 isolation level, throttle time (KIP-98); 3
 throttling after the answer; 4 leader epochs (KIP-320); 5 OFFSET_NOT_AVAILABLE (KIP-207; before:

@@ -1,0 +1,117 @@
+"""What Apache Kafka 3.9 left of transactions, committed, aborted and open, reaches readers of
+committed records here as it did there, and in a log of our own making as in Kafka's."""
+
+from random import Random
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import TopicPartition as At
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from test_both_ways import PATIENCE_S, Place
+from test_moves_both_ways import place, where  # noqa: F401
+from test_moving_directories import TOPIC, alter
+from wire import wait_for
+
+ROUNDS = 120
+Seen = tuple[int, list[tuple[int, bytes]]]
+
+
+def transact(place: Place, rng: Random) -> None:  # noqa: F811
+    """Transactions of three producers, one in the middle of the other, and records of a fourth
+    between them. The last ones are left open."""
+    settings = {"bootstrap.servers": place.bootstrap, "batch.num.messages": 5}
+    producers = [
+        Producer(settings | {"transactional.id": name, "transaction.timeout.ms": 800_000})
+        for name in ("first", "second", "third")
+    ]
+    plain = Producer(settings)
+    for producer in producers:
+        producer.init_transactions(PATIENCE_S)
+    is_open = dict.fromkeys(producers, False)
+    for number in range(ROUNDS):
+        producer = rng.choice([*producers, plain])
+        if producer is not plain and not is_open[producer]:
+            producer.begin_transaction()
+            is_open[producer] = True
+        for part in range(rng.randint(1, 12)):
+            producer.produce(TOPIC, b"%d %d " % (number, part) + b"." * 90, partition=0)
+        producer.flush(PATIENCE_S)
+        if producer is not plain and rng.random() < 0.4 and number < ROUNDS - 10:
+            decide = rng.choice([producer.commit_transaction, producer.abort_transaction])
+            decide(PATIENCE_S)
+            is_open[producer] = False
+    assert any(is_open.values())
+
+
+def committed(place: Place, max_bytes: int) -> Seen:  # noqa: F811
+    """The last stable offset, and what is read up to there in answers of about this size."""
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    [end] = admin.list_offsets(
+        {At(TOPIC, 0): OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED
+    ).values()
+    consumer = Consumer(
+        {
+            "bootstrap.servers": place.bootstrap,
+            "group.id": "reader",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "max.partition.fetch.bytes": max_bytes,
+            "check.crcs": True,
+        }
+    )
+    consumer.assign([At(TOPIC, 0, OFFSET_BEGINNING)])
+    seen: list[tuple[int, bytes]] = []
+
+    def at_end() -> bool:
+        for message in consumer.consume(1000, 0.5):
+            error = message.error()
+            if error is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                return True
+            seen.append((message.offset() or 0, message.value() or b""))
+        return False
+
+    wait_for(at_end, seconds=PATIENCE_S)
+    consumer.close()
+    return end.result(PATIENCE_S).offset, seen
+
+
+def aborted(place: Place) -> bytes:  # noqa: F811
+    """The log's index of aborted transactions, from segment to segment."""
+    indexes = (place.directory / where(place) / f"{TOPIC}-0").glob("*.txnindex")
+    return b"".join(index.read_bytes() for index in sorted(indexes))
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+def test_committed_records_are_the_same_with_both(place: Place, ending: str) -> None:  # noqa: F811
+    place.start("kafka")
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    for future in admin.create_topics([NewTopic(TOPIC, 1, 1)]).values():
+        future.result(PATIENCE_S)
+    place.topics.add(TOPIC)
+    transact(place, Random(39))
+    stable, seen = committed(place, 1_000_000)
+    assert len(seen) > ROUNDS
+    assert seen[-1][0] < stable
+    entries = aborted(place)
+    assert len(entries) > 5 * 34
+    place.end(ending)
+
+    place.start("zkafka")
+    for max_bytes in (1_000_000, 1500):
+        assert committed(place, max_bytes) == (stable, seen)
+    assert aborted(place) == entries
+    here = where(place)
+    there = place.directory / {"data": "more", "more": "data"}[here]
+    assert alter(place.bootstrap, (1, there)).split()[1] == "NONE"
+    wait_for(lambda: where(place) != here, seconds=PATIENCE_S)
+    assert committed(place, 1500) == (stable, seen)
+    place.end(ending)
+    place.start("zkafka")
+    assert committed(place, 1500) == (stable, seen)
+    assert aborted(place) == entries, "Kafka's own, though written by us"
+    place.end(ending)
+
+    place.start("kafka")
+    assert committed(place, 1500) == (stable, seen)
+    place.end(ending)
