@@ -4,7 +4,7 @@
 write comes up short. `ForgetfulFiles` is a file system in memory that remembers what was fsynced
 and what was not, and after a power cut gives back an image in which any of the latter may be
 missing: of each file and of each directory an arbitrary number of the latest changes, the first
-lost write torn anywhere, and zeros in place of some bytes that were never fsynced.
+lost write torn between any two sectors, and zeros in place of some that were never fsynced.
 """
 
 import errno
@@ -49,6 +49,11 @@ class FaultyFiles(Files):
         return super()._do(operation, path, call, *args, **kwargs)
 
 
+SECTOR = 16
+"""Bytes that reach a disk together. Real ones are larger; so small a one tears most batches, and
+none between their leader epoch and the checksum that does not cover it."""
+
+
 class PowerCut(BaseException):
     """The process is no more; nothing catches this."""
 
@@ -77,12 +82,19 @@ class File:
             _apply(data, change)
             if change[0] == "write" and rng.random() < 0.05:
                 # The file grew, but these pages were never written.
-                hole = rng.randrange(len(change[2]))
-                data[change[1] + hole : change[1] + len(change[2])] = bytes(len(change[2]) - hole)
+                _, position, written = change
+                hole = _torn_at(position, rng.randrange(len(written)))
+                data[position + hole : position + len(written)] = bytes(len(written) - hole)
         if kept < len(self.pending) and self.pending[kept][0] == "write":
             _, position, written = self.pending[kept]
-            _apply(data, ("write", position, written[: rng.randrange(len(written))]))
+            torn_at = _torn_at(position, rng.randrange(len(written)))
+            _apply(data, ("write", position, written[:torn_at]))
         return bytes(data)
+
+
+def _torn_at(position, size):
+    """How much of a write at `position` is there, if some `size` bytes are: whole sectors."""
+    return max(0, size - (position + size) % SECTOR)
 
 
 def _apply(data, change):
