@@ -168,8 +168,8 @@ def paced(
     value = payloads(size, 1)[0]
     for partition in range(partitions):  # every partition's leader is known and connected
         loop.send(value, partition)
-    if producer.flush(_SEND_SECONDS):
-        raise SystemExit("a first record was not answered")
+    if left := producer.flush(_SEND_SECONDS + partitions / 20):
+        raise SystemExit(f"{left} of the first records were not answered")
     print("started", flush=True)
     loop.waits.clear()
     due = time.perf_counter()

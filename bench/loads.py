@@ -124,10 +124,10 @@ class ClientProcess:
             self._process.kill()
             self._process.communicate()
 
-    def wait_started(self) -> "ClientProcess":
+    def wait_started(self, timeout: float = LIMIT_SECONDS) -> "ClientProcess":
         """Wait until it says that it has connected. Errors: BenchError."""
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], LIMIT_SECONDS)
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
         if not ready or self._process.stdout.readline().strip() != "started":
             self._process.kill()
             raise BenchError(

@@ -63,7 +63,7 @@ def _spread(partitions: int) -> Case:
         with loads.ClientProcess(
             "paced", topic="growing", bootstrap=cluster.bootstrap, seconds=seconds, **load
         ) as client:
-            client.wait_started()
+            client.wait_started(loads.LIMIT_SECONDS + partitions / 20)
             with cluster.counted() as usage:
                 started = time.perf_counter()
                 done = client.result()

@@ -40,9 +40,4 @@ def fill_for_failures(context: Context) -> None:
 
 FAILURES = Stage("failures", brokers=3, prepare=fill_for_failures, seconds=20.0)
 
-
-def nothing(context: Context) -> None:
-    """Cases bring their own topics."""
-
-
-GROWTH = Stage("growth", brokers=3, prepare=nothing, seconds=15.0)
+GROWTH = Stage("growth", brokers=3, prepare=warm, seconds=60.0)
