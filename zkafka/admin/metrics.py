@@ -192,7 +192,11 @@ def replicas(found: ReplicasStatistics) -> Families:
         ("offlinereplicacount", "Replicas on failed log directories", found.offline_replicas),
         ("reassigningpartitions", "Led, under reassignment", found.reassigning),
         ("produceridcount", "Idempotent producers remembered", found.producer_id_count),
-        ("partitionswithlatetransactionscount", "Always 0: there are no transactions yet", 0),
+        (
+            "partitionswithlatetransactionscount",
+            "Led, with a transaction open for longer than any may be",
+            found.late_transactions,
+        ),
     ):
         yield gauge(f"{prefix}_{name}", text, value)
     yield counter(f"{prefix}_isrshrinks", "In-sync sets that shrank", found.isr_shrinks)
@@ -214,6 +218,12 @@ def replicas(found: ReplicasStatistics) -> Families:
         follower,
     )
     yield gauge(f"{prefix}_deadthreadcount", "Always 0: fetchers are tasks", 0, follower)
+    prefix, mover = "kafka_server_replicaalterlogdirsmanager", {"clientid": "ReplicaAlterLogDirs"}
+    yield gauge(
+        f"{prefix}_maxlag", "Offsets still to be copied, at worst", found.max_move_lag, mover
+    )
+    yield gauge(f"{prefix}_deadthreadcount", "Always 0: movers are tasks", 0, mover)
+    yield gauge("zkafka_moves", "Replicas on their way to another log directory", found.moves)
     yield gauge("zkafka_fetchers", "Fetcher tasks", fetchers.fetchers)
 
 
@@ -229,8 +239,8 @@ def partitions(views: Iterable[PartitionView]) -> Families:
         ("atminisr", "Exactly at min.insync.replicas", lambda v: v.at_min_isr),
         (
             "laststableoffsetlag",
-            "Offsets between what may be read and the high watermark; 0 without transactions",
-            lambda _: 0,
+            "Offsets below the high watermark that transactions hold back",
+            lambda v: v.high_watermark - v.last_stable_offset,
         ),
     )
     for name, text, value in shown:

@@ -134,11 +134,7 @@ class ProducerStates:
                     return written
             expected = (producer.last_sequence + 1) % _SEQUENCE_MODULUS
         elif batch.producer_epoch < producer.epoch:
-            raise ApiError(
-                ErrorCode.INVALID_PRODUCER_EPOCH,
-                f"producer {batch.producer_id} has epoch {producer.epoch} by now,"
-                f" not {batch.producer_epoch}",
-            )
+            raise _replaced(batch, producer)
         else:
             expected = 0
         if base_sequence != expected:
@@ -154,6 +150,25 @@ class ProducerStates:
                     f"producer {batch.producer_id} has a transaction open since {first_offset}",
                 )
         return None
+
+    def check_marker(self, batch: Batch) -> None:
+        """Judge a marker before it is appended. There need be no transaction for it to end.
+
+        Errors: INVALID_PRODUCER_EPOCH for a producer that was replaced,
+        TRANSACTION_COORDINATOR_FENCED from a coordinator that was.
+        """
+        producer = self._producers.get(batch.producer_id)
+        if producer is None:
+            return
+        if batch.producer_epoch < producer.epoch:
+            raise _replaced(batch, producer)
+        marker = marker_of(batch)
+        if marker is not None and marker.coordinator_epoch < producer.coordinator_epoch:
+            raise ApiError(
+                ErrorCode.TRANSACTION_COORDINATOR_FENCED,
+                f"a coordinator of epoch {producer.coordinator_epoch} ended a transaction of"
+                f" producer {batch.producer_id}, this one has epoch {marker.coordinator_epoch}",
+            )
 
     def timestamp_at(self, producer_id: ProducerId, last_offset: Offset) -> int:
         """The largest timestamp of the producer's known batch that ends there, -1 if none does."""
@@ -244,6 +259,11 @@ class ProducerStates:
             del self._producers[producer_id]
         return len(idle)
 
+    def has_late_transaction(self, now_ms: int, limit_ms: int) -> bool:
+        """Whether the oldest open transaction had nothing written for longer than that."""
+        producer = self._producers.get(self.transactions.oldest)
+        return producer is not None and now_ms - producer.last_timestamp > limit_ms
+
     def to_snapshot(self) -> bytes:
         """The state as Kafka's ProducerStateManager writes it, version 1, but with an entry for
         each batch that is remembered, oldest first.
@@ -310,6 +330,14 @@ class ProducerStates:
                 )
         states.transactions = Transactions(begun.items())
         return states
+
+
+def _replaced(batch: Batch, producer: Producer) -> ApiError:
+    return ApiError(
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        f"producer {batch.producer_id} has epoch {producer.epoch} by now,"
+        f" not {batch.producer_epoch}",
+    )
 
 
 class Snapshots:

@@ -14,10 +14,12 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from zkafka.model import NO_OFFSET, Offset, ProducerId
-from zkafka.protocol.records import Batch, iter_records
+from zkafka.model import NO_OFFSET, NO_PRODUCER, Offset, ProducerId
+from zkafka.protocol.records import Batch, Record, build_batch, iter_records
 
 _ABORT, _COMMIT = 0, 1
+_KIND = struct.Struct(">2xh")
+"""In a marker's key, behind its version."""
 _COORDINATOR_EPOCH = struct.Struct(">2xi")
 """In a marker's value, behind its version."""
 
@@ -41,6 +43,25 @@ def marker_of(batch: Batch) -> Marker | None:
             epoch = _COORDINATOR_EPOCH.unpack_from(value)[0] if known else -1
             return Marker(batch.last_offset, kind == _COMMIT, epoch)
     return None
+
+
+def build_marker(
+    producer_id: ProducerId,
+    producer_epoch: int,
+    *,
+    committed: bool,
+    coordinator_epoch: int,
+    timestamp: int,
+) -> bytearray:
+    """A control batch that ends the producer's transaction."""
+    kind = _KIND.pack(_COMMIT if committed else _ABORT)
+    return build_batch(
+        [Record(kind, _COORDINATOR_EPOCH.pack(coordinator_epoch), timestamp)],
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        transactional=True,
+        control=True,
+    )
 
 
 class AbortedTransaction(NamedTuple):
@@ -76,6 +97,11 @@ class Transactions:
     def first_offset(self, producer_id: ProducerId) -> Offset:
         """Where the producer's open transaction begins; NO_OFFSET if it has none."""
         return self._open.get(producer_id, NO_OFFSET)
+
+    @property
+    def oldest(self) -> ProducerId:
+        """Whose open transaction began first; NO_PRODUCER if none is open."""
+        return next(iter(self._open), NO_PRODUCER)
 
     def begin(self, producer_id: ProducerId, base_offset: Offset) -> None:
         """The producer wrote a transactional batch there; its first one opens a transaction."""

@@ -110,6 +110,11 @@ class Moves:
     def __len__(self) -> int:
         return len(self._moves)
 
+    @property
+    def max_lag(self) -> int:
+        """Offsets that are still to be copied, at worst."""
+        return max((move.way.offset_lag for move in self._moves.values()), default=0)
+
     def get(self, tp: TopicPartition) -> Move | None:
         """The partition's move under way."""
         return self._moves.get(tp)

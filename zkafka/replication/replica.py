@@ -68,6 +68,7 @@ class Replica:
             role=machine.role,
             leader_epoch=machine.leader_epoch,
             log_start_offset=machine.log_start_offset,
+            last_stable_offset=self.last_stable_offset,
             high_watermark=machine.high_watermark,
             log_end_offset=machine.log_end_offset,
             size=0 if self.is_offline else self.log.size,
@@ -87,6 +88,7 @@ class PartitionView:
     role: Role
     leader_epoch: LeaderEpoch = NO_EPOCH
     log_start_offset: Offset
+    last_stable_offset: Offset
     high_watermark: Offset
     log_end_offset: Offset
     size: int

@@ -48,6 +48,7 @@ from zkafka.config import DOUBLE_MAX, LONG_MAX, BrokerConfig, LogConfig
 from zkafka.errors import ApiError, DiskFull, ErrorCode, StorageError
 from zkafka.log.directory import LogDirectory
 from zkafka.log.partition_log import Appended, PartitionLog, TimestampedOffset
+from zkafka.log.producers import ProducerStates
 from zkafka.log.segment import LogSlice
 from zkafka.log.transactions import AbortedTransaction
 from zkafka.model import (
@@ -126,6 +127,9 @@ EARLIEST_LOCAL = -4
 
 DISK_FULL_LINE_MS = 10_000
 """How often a full disk is told, in the log, for as long as it is full."""
+
+LATE_TRANSACTION_MS = 5 * 60_000
+"""How much longer than transaction.max.timeout.ms one is open when it is late, as in Kafka."""
 
 YIELD_EVERY = 100
 """Partitions looked at before other tasks get their turn."""
@@ -276,6 +280,9 @@ class ReplicasStatistics:
     offline_log_dirs: int
     reassigning: int
     producer_id_count: int
+    late_transactions: int
+    moves: int
+    max_move_lag: int
     isr_shrinks: int
     isr_expands: int
     failed_isr_updates: int
@@ -1238,6 +1245,20 @@ class Replicas:
         `high_watermark(tp)`."""
         return self._leading(tp).log
 
+    def producers(self, tp: TopicPartition) -> ProducerStates:
+        """Who writes to the partition, as our replica knows, leading or following. Errors:
+        `ApiError`."""
+        replica = self._hosted.get(tp)
+        if replica is None:
+            raise ApiError(self._absent(tp), f"{tp} is not here")
+        match replica.machine.role:
+            case Role.LEADER | Role.FOLLOWER:
+                return replica.log.producers
+            case Role.OFFLINE:
+                raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"{replica.directory.path} failed")
+            case Role.WAITING:
+                raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{tp} has no role here yet")
+
     def high_watermark(self, tp: TopicPartition) -> Offset:
         """The hosted partition's high watermark. Errors: `ApiError`."""
         replica = self._hosted.get(tp)
@@ -1253,6 +1274,8 @@ class Replicas:
         """Counts now, and totals; costs a look at every partition."""
         machines = [replica.machine for replica in self._hosted.values()]
         leaders = [machine for machine in machines if machine.is_leader]
+        now_ms = self._clock.wall_ms()
+        late_ms = self._config.transaction_max_timeout_ms + LATE_TRANSACTION_MS
         return ReplicasStatistics(
             partition_count=len(machines),
             leader_count=len(leaders),
@@ -1263,6 +1286,12 @@ class Replicas:
             offline_log_dirs=len(self.failed_dirs),
             reassigning=sum(machine.is_reassigning for machine in leaders),
             producer_id_count=sum(len(r.log.producers) for r in self._hosted.values()),
+            late_transactions=sum(
+                r.machine.is_leader and r.log.producers.has_late_transaction(now_ms, late_ms)
+                for r in self._hosted.values()
+            ),
+            moves=len(self.moves),
+            max_move_lag=self.moves.max_lag,
             isr_shrinks=self._totals.isr_shrinks,
             isr_expands=self._totals.isr_expands,
             failed_isr_updates=self._totals.failed_isr_updates,

@@ -54,6 +54,11 @@ def test_replicas_have_the_names_that_alerts_know():
     assert read["kafka_server_replicamanager_isrshrinks_total", ()] == found.isr_shrinks
     lag = ("kafka_server_replicafetchermanager_maxlag", (("clientid", "Replica"),))
     assert read[lag] == 99
+    late = "kafka_server_replicamanager_partitionswithlatetransactionscount"
+    assert read[late, ()] == found.late_transactions
+    mover = (("clientid", "ReplicaAlterLogDirs"),)
+    assert read["kafka_server_replicaalterlogdirsmanager_maxlag", mover] == found.max_move_lag
+    assert read["zkafka_moves", ()] == found.moves
 
 
 def test_only_partitions_that_are_led_are_judged():
@@ -62,7 +67,8 @@ def test_only_partitions_that_are_led_are_judged():
             topic_partition=TopicPartition("t", partition),
             role=Role.LEADER if in_sync else Role.FOLLOWER,
             log_start_offset=0,
-            high_watermark=0,
+            last_stable_offset=5,
+            high_watermark=8,
             log_end_offset=0,
             size=0,
             replica_count=3,
@@ -76,6 +82,7 @@ def test_only_partitions_that_are_led_are_judged():
     labels = (("partition", "0"), ("topic", "t"))
     assert read["kafka_cluster_partition_underreplicated", labels] == 1
     assert read["kafka_cluster_partition_insyncreplicascount", labels] == 2
+    assert read["kafka_cluster_partition_laststableoffsetlag", labels] == 3
     assert len(read) == 6
 
 

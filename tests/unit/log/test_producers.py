@@ -184,6 +184,15 @@ def test_a_snapshot_keeps_open_transactions_and_their_order():
     assert again.expire(10**12, 1) == 2, "all but the one with the open transaction"
 
 
+def test_a_transaction_is_late_that_had_nothing_written_for_long():
+    states = states_after(Sent(0), in_transaction(1), in_transaction(2))  # last at 1001
+    assert not states.has_late_transaction(1101, 100)
+    assert states.has_late_transaction(1102, 100)
+    states.update(marker(ABORT, producer=1), 105)
+    states.update(marker(ABORT, producer=2), 106)
+    assert not states.has_late_transaction(10**12, 100)
+
+
 def test_truncation_below_anything_said_of_transactions_says_so():
     states = states_after(Sent(0, producer_id=3), in_transaction(), Sent(1, producer_id=3))
     assert states.truncate_to(103)

@@ -168,6 +168,8 @@ async def test_a_future_replica_is_described_with_its_lag(world, autojump_clock)
         assert (current, directory, is_future) == (False, 1, True)
         assert 0 < lag <= 16
         assert lag == 20 - broker.log_dirs[1].futures[TP].log_end_offset
+        told = broker.replicas.statistics()
+        assert (told.moves, told.max_move_lag) == (1, lag)
         broker.replicas.throttle_moves(DOUBLE_MAX)
         await moved(broker)
 
