@@ -198,10 +198,6 @@ class ClusterContext:
 
     # Brokers and replicas.
 
-    def live_ids(self) -> list[BrokerId]:
-        """Brokers that are reachable and not shutting down, sorted."""
-        return sorted(self.brokers.keys() - self.shutting_down)
-
     def is_live(self, broker_id: BrokerId) -> bool:
         """Whether the broker is reachable and not shutting down."""
         return broker_id in self.brokers and broker_id not in self.shutting_down

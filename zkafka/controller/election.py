@@ -59,16 +59,6 @@ def elect_preferred(
     return None
 
 
-def elect_reassigned(
-    targets: Sequence[BrokerId], isr: Sequence[BrokerId], live: Collection[BrokerId]
-) -> Election | None:
-    """The first of a reassignment's target replicas that is live and in the ISR, which stays."""
-    for replica in targets:
-        if replica in live and replica in isr:
-            return Election(replica, tuple(isr))
-    return None
-
-
 def elect_for_shutdown(
     replicas: Sequence[BrokerId],
     isr: Sequence[BrokerId],

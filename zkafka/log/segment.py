@@ -85,9 +85,8 @@ class SegmentGone(Exception):
 class LogSlice:
     """`size` bytes of a segment from `position`, whole batches but perhaps for the last.
 
-    Made with one reader counted. Every reader releases; whoever hands it on to a second one
-    acquires first. `read` and `fileno` hold until the last release, even if the segment is removed
-    meanwhile. Any thread.
+    Made with one reader counted, who releases it: until then `read` and `fileno` hold, even if the
+    segment is removed meanwhile. Any thread.
     """
 
     __slots__ = ("_cuts_seen", "_segment", "position", "size")
@@ -126,11 +125,6 @@ class LogSlice:
         """False once the log was truncated below the slice's end: what lies there now may be other
         bytes, and a sender who is in the middle must give up the connection."""
         return self._segment.lowest_cut_since(self._cuts_seen) >= self.position + self.size
-
-    def acquire(self) -> None:
-        """Count one reader more."""
-        acquired = self._segment.try_acquire()
-        assert acquired, "a slice is acquired by somebody who holds it"
 
     def release(self) -> None:
         """This reader is done."""

@@ -62,11 +62,6 @@ class IsrProposals:
         self._waiting[replica] = proposal
         self._arrived.set()
 
-    @property
-    def waiting_count(self) -> int:
-        """Proposals not answered yet."""
-        return len(self._waiting)
-
     async def run(self) -> None:
         """Send what is submitted, until cancelled."""
         while True:

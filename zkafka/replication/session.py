@@ -70,11 +70,6 @@ class FetchSession:
         """What the leader was told to send."""
         return self._told
 
-    @property
-    def is_incremental(self) -> bool:
-        """Whether the leader keeps a session for us."""
-        return self._epoch > 0
-
     def want(self, tp: TopicPartition, position: FetchPosition) -> None:
         """Fetch `tp` from `position` from now on."""
         if self._wanted.get(tp) != position:

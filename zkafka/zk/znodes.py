@@ -14,7 +14,6 @@ Source: `ZkData` of Apache Kafka 3.9; KIP-455 (reassignment), KIP-516 (topic ids
 import base64
 import binascii
 import json
-import urllib.parse
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
@@ -384,7 +383,7 @@ class ConfigChange:
     """One notification under /config/changes: which entity to read again.
 
     `kind` is `topics`, `brokers`, `clients`, `users` or `ips`; `name` is the rest of the entity's
-    path as it is written there (see `desanitize`).
+    path as it is written there (percent-encoded where it is a user's or client's name).
     """
 
     number: int
@@ -395,16 +394,6 @@ class ConfigChange:
 def entity_path(kind: str, name: str) -> str:
     """The node with an entity's overrides; `name` is a topic, a broker id or `<default>`."""
     return f"{CONFIG}/{kind}/{name}"
-
-
-def sanitize(name: str) -> str:
-    """A user's or client's name as a node name: percent-encoded, `*`, `~` and blank included."""
-    return urllib.parse.quote(name, safe="-_.").replace("~", "%7E")
-
-
-def desanitize(node_name: str) -> str:
-    """What `sanitize` encoded."""
-    return urllib.parse.unquote(node_name)
 
 
 def encode_config(config: Mapping[str, str]) -> bytes:

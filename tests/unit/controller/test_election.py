@@ -8,7 +8,6 @@ from zkafka.controller.election import (
     elect_for_shutdown,
     elect_offline,
     elect_preferred,
-    elect_reassigned,
 )
 
 ids = st.lists(st.integers(1, 6), unique=True, max_size=6)
@@ -36,11 +35,6 @@ def test_preferred_is_the_first_replica_or_nobody():
     assert elect_preferred([1, 2], [2, 1], {1, 2}) == Election(1, (2, 1))
     assert elect_preferred([1, 2], [2], {1, 2}) is None
     assert elect_preferred([1, 2], [1, 2], {2}) is None
-
-
-def test_reassigned_is_the_first_target_that_is_live_and_in_sync():
-    assert elect_reassigned([4, 5], [1, 5, 4], {5, 1}) == Election(5, (1, 5, 4))
-    assert elect_reassigned([4, 5], [1], {4, 5, 1}) is None
 
 
 def test_shutdown_elects_one_that_stays_and_drops_all_that_leave():

@@ -378,16 +378,6 @@ def test_a_slice_outlives_the_segment_it_is_of(log):
         os.fstat(fd)
 
 
-def test_a_slice_has_as_many_readers_as_were_acquired(log):
-    fill(log, 1)
-    part = log.read(0, 100, upper_bound=1, at_least_one=True)
-    part.acquire()
-    log.close(clean=False)
-    part.release()
-    assert part.read()
-    part.release()
-
-
 def test_a_truncation_below_its_end_breaks_a_slice(log):
     fill(log, 3)
     first, last = (log.read(offset, 100, upper_bound=3, at_least_one=True) for offset in (0, 2))

@@ -187,11 +187,6 @@ def test_a_node_that_is_no_notification_is_ignored():
     assert znodes.decode_config_change("somebody's", data) is None
 
 
-def test_names_of_users_and_clients_are_percent_encoded():
-    assert znodes.sanitize("a*b c~/é") == "a%2Ab%20c%7E%2F%C3%A9"
-    assert znodes.desanitize(znodes.sanitize("a*b c~/é")) == "a*b c~/é"
-
-
 def test_lists_of_partitions_and_failed_directories():
     data = znodes.encode_partitions({TP})
     same(data, '{"version":1,"partitions":[{"topic":"orders","partition":3}]}')
