@@ -801,6 +801,10 @@ class BrokerConfig:
         "leader.imbalance.per.broker.percentage", Kind.INT, 10,
         "Share of a broker's partitions led by another above which it acts.",
     )  # fmt: skip
+    request_timeout_ms: int = setting(
+        "request.timeout.ms", Kind.INT, 30_000,
+        "How long the replicas have to take a transaction's marker.",
+    )  # fmt: skip
     controller_socket_timeout_ms: int = setting(
         "controller.socket.timeout.ms", Kind.INT, 30_000,
         "How long the controller waits for a broker's answer.",
@@ -1045,8 +1049,6 @@ def _without_effect() -> dict[str, Setting]:
     tokens = "Without effect: there are no delegation tokens."
     jmx = "Without effect: metrics are exported over HTTP, see zkafka.admin.listener."
     rows: list[tuple[str, Kind, Any, str]] = [
-        ("request.timeout.ms", Kind.INT, 30_000,
-         "Without effect: each request between brokers has a more special timeout."),
         ("num.network.threads", Kind.INT, 3, threads),
         ("num.io.threads", Kind.INT, 8, threads),
         ("zookeeper.max.in.flight.requests", Kind.INT, 10,

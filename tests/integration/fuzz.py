@@ -31,6 +31,7 @@ from zkafka.protocol.messages import (
     describe_configs,
     describe_groups,
     describe_log_dirs,
+    describe_producers,
     elect_leaders,
     fetch,
     find_coordinator,
@@ -51,6 +52,7 @@ from zkafka.protocol.messages import (
     stop_replica,
     sync_group,
     update_metadata,
+    write_txn_markers,
 )
 from zkafka.protocol.records import (
     CRC_START,
@@ -242,6 +244,16 @@ def real_requests(topic: str, topic_id: uuid.UUID) -> list[Any]:
                 )
             ],
         ),
+        write_txn_markers.WriteTxnMarkersRequest(
+            markers=[
+                write_txn_markers.WritableTxnMarker(
+                    producer_id=7,
+                    topics=[
+                        write_txn_markers.WritableTxnMarkerTopic(name=topic, partition_indexes=[0])
+                    ],
+                )
+            ]
+        ),
         describe_configs.DescribeConfigsRequest(
             resources=[
                 describe_configs.DescribeConfigsResource(
@@ -306,6 +318,9 @@ def real_requests(topic: str, topic_id: uuid.UUID) -> list[Any]:
             topics=[alter_partition.TopicData(topic_id=topic_id, partitions=[proposed])],
         ),
         describe_cluster.DescribeClusterRequest(include_cluster_authorized_operations=True),
+        describe_producers.DescribeProducersRequest(
+            topics=[describe_producers.TopicRequest(name=topic, partition_indexes=[0, 1])]
+        ),
         allocate_producer_ids.AllocateProducerIdsRequest(broker_id=1, broker_epoch=1),
     ]
 

@@ -314,14 +314,18 @@ class PartitionLog:
 
         A batch that its producer sent before is not written again: the answer has the offsets of
         then. Errors: INVALID_PRODUCER_EPOCH and OUT_OF_ORDER_SEQUENCE_NUMBER (KIP-98),
+        TRANSACTION_COORDINATOR_FENCED for a marker of an earlier coordinator than the last,
         RECORD_LIST_TOO_LARGE for what no segment can hold; StorageError.
         """
         if self._disk.offline is not None or self._closed:
             self._refuse()
-        if batch.producer_id != NO_PRODUCER and batch.base_sequence != NO_SEQUENCE:
-            written = self.producers.check(batch)
-            if written is not None:
-                return Appended(written.base_offset, written.last_offset, duplicate=True)
+        if batch.producer_id != NO_PRODUCER:
+            if batch.base_sequence != NO_SEQUENCE:
+                written = self.producers.check(batch)
+                if written is not None:
+                    return Appended(written.base_offset, written.last_offset, duplicate=True)
+            elif batch.is_control:
+                self.producers.check_marker(batch)
         size = batch.size
         max_timestamp = batch.max_timestamp
         if size > self.config.segment_bytes:

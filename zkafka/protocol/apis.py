@@ -54,6 +54,7 @@ class ApiKey(enum.IntEnum):
     DELETE_RECORDS = 21
     INIT_PRODUCER_ID = 22
     OFFSET_FOR_LEADER_EPOCH = 23
+    WRITE_TXN_MARKERS = 27
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
     ALTER_REPLICA_LOG_DIRS = 34
@@ -65,6 +66,7 @@ class ApiKey(enum.IntEnum):
     OFFSET_DELETE = 47
     ALTER_PARTITION = 56
     DESCRIBE_CLUSTER = 60
+    DESCRIBE_PRODUCERS = 61
     ALLOCATE_PRODUCER_IDS = 67
 
 
@@ -154,6 +156,7 @@ APIS: Mapping[int, Api] = MappingProxyType(
             _api(ApiKey.DELETE_RECORDS, 0, 2, 2),
             _api(ApiKey.INIT_PRODUCER_ID, 0, 5, 2),
             _api(ApiKey.OFFSET_FOR_LEADER_EPOCH, 2, 4, 4),
+            _api(ApiKey.WRITE_TXN_MARKERS, 0, 1, 1),
             _api(ApiKey.DESCRIBE_CONFIGS, 1, 4, 4),
             _api(ApiKey.ALTER_CONFIGS, 0, 2, 2),
             _api(ApiKey.ALTER_REPLICA_LOG_DIRS, 1, 2, 2),
@@ -165,6 +168,7 @@ APIS: Mapping[int, Api] = MappingProxyType(
             _api(ApiKey.OFFSET_DELETE, 0, 0, _NEVER),
             _api(ApiKey.ALTER_PARTITION, 2, 3, 0, inter_broker=True),
             _api(ApiKey.DESCRIBE_CLUSTER, 0, 1, 0),
+            _api(ApiKey.DESCRIBE_PRODUCERS, 0, 0, 0),
             _api(ApiKey.ALLOCATE_PRODUCER_IDS, 0, 0, 0, inter_broker=True),
         ]
     )

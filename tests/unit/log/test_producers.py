@@ -9,6 +9,8 @@ from log_builders import ABORT, COMMIT, batch_of, marker
 from zkafka.errors import ApiError, ErrorCode
 from zkafka.log.files import Files
 from zkafka.log.producers import ProducerStates, SnapshotCorrupt, Snapshots
+from zkafka.log.transactions import build_marker, marker_of
+from zkafka.protocol.records import Batch
 
 LAST_SEQUENCE = 2**31 - 1
 
@@ -164,6 +166,41 @@ def test_what_is_no_marker_ends_no_transaction():
     for batch in (damaged, marker(7)):
         assert states.update(batch, 102) is None
     assert states.transactions.last_stable_offset(103) == 100
+
+
+def test_a_marker_is_laid_out_as_kafka_does():
+    fields = {"coordinator_epoch": 3, "timestamp": 1000}
+    for kind, committed in ((COMMIT, True), (ABORT, False)):
+        made = build_marker(9, 4, committed=committed, **fields)
+        assert made == bytes(marker(kind, epoch=4).view)
+        assert marker_of(Batch(memoryview(made))) == (0, committed, 3)
+
+
+def test_a_marker_of_a_replaced_producer_is_refused():
+    states = states_after(in_transaction(), marker(ABORT, epoch=2))
+    with pytest.raises(ApiError) as refused:
+        states.check_marker(marker(COMMIT, epoch=1))
+    assert refused.value.code is ErrorCode.INVALID_PRODUCER_EPOCH
+    states.check_marker(marker(COMMIT, epoch=2))
+    states.check_marker(marker(COMMIT, epoch=3))
+    states.check_marker(marker(COMMIT, epoch=0, producer=10))  # of nobody known
+
+
+def test_a_marker_of_a_replaced_coordinator_is_refused():
+    states = states_after(in_transaction(), marker(ABORT))  # of coordinator epoch 3
+    states.update(in_transaction(base_sequence=2), 103)
+
+    def check(coordinator_epoch):
+        made = build_marker(
+            9, 0, committed=True, coordinator_epoch=coordinator_epoch, timestamp=1000
+        )
+        states.check_marker(Batch(memoryview(made)))
+
+    with pytest.raises(ApiError) as refused:
+        check(2)
+    assert refused.value.code is ErrorCode.TRANSACTION_COORDINATOR_FENCED
+    check(3)
+    check(4)
 
 
 def test_nothing_else_of_a_producer_comes_in_the_middle_of_its_transaction():

@@ -6,6 +6,7 @@ controller and the clients.
 
 import random
 
+import attrs
 import pytest
 import server_fakes as fakes
 import trio
@@ -14,7 +15,7 @@ from answers import finished
 
 from zkafka.clock import Clock
 from zkafka.config import BrokerConfig
-from zkafka.errors import ErrorCode
+from zkafka.errors import DiskFull, ErrorCode
 from zkafka.log.directory import LogDirectory
 from zkafka.log.files import Files
 from zkafka.log.segment import LogSlice
@@ -30,6 +31,7 @@ from zkafka.protocol.messages.delete_records import (
     DeleteRecordsTopic,
 )
 from zkafka.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
+from zkafka.protocol.messages.describe_producers import DescribeProducersRequest, TopicRequest
 from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ReplicaState
 from zkafka.protocol.messages.leader_and_isr import (
     LeaderAndIsrPartitionState,
@@ -55,6 +57,11 @@ from zkafka.protocol.messages.stop_replica import (
     StopReplicaPartitionState,
     StopReplicaRequest,
     StopReplicaTopicState,
+)
+from zkafka.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerTopic,
+    WriteTxnMarkersRequest,
 )
 from zkafka.protocol.records import Record, build_batch, iter_records, parse_batches
 from zkafka.replication.purgatory import Purgatory
@@ -119,7 +126,8 @@ async def broker(tmp_path):
             "listeners": "PLAINTEXT://127.0.0.1:0",
         }
     )
-    purgatory, metadata, clock, offload = Purgatory(), MetadataCache("c"), Clock(), Offload(2)
+    purgatory, metadata, offload = Purgatory(), MetadataCache("c"), Offload(2)
+    clock = Clock(wall=lambda: NOW_MS / 1000 + 60)
     replicas = Replicas(
         broker_id=1,
         broker_epoch=lambda: 100,
@@ -199,8 +207,9 @@ def produce(*values, acks=-1, timeout_ms=1000):
     )
 
 
-def fetch(offset, *, replica=-1, wait=0, session=(0, -1), named=True, epoch=-1):
+def fetch(offset, *, replica=-1, wait=0, session=(0, -1), named=True, epoch=-1, committed=False):
     return FetchRequest(
+        isolation_level=int(committed),
         replica_state=ReplicaState(replica_id=replica),
         max_wait_ms=wait,
         min_bytes=1,
@@ -401,6 +410,219 @@ async def test_log_directories_are_described(broker, tmp_path):
     assert (result.error_code, result.log_dir) == (0, str(tmp_path))
     assert result.topics[0].partitions[0].partition_size > 0
     assert result.total_bytes >= result.usable_bytes > 0
+
+
+# --- Transactions, as far as they are served ------------------------------------------------------
+
+
+def begin_transaction(broker, *values, producer_id=9, base_sequence=0):
+    """What Kafka had appended of it."""
+    records = [Record(None, value, NOW_MS) for value in values]
+    broker.parts.replicas.append_as_coordinator(
+        TP,
+        build_batch(
+            records, producer_id=producer_id, producer_epoch=4, base_sequence=base_sequence,
+            transactional=True,
+        ),
+    )  # fmt: skip
+
+
+def markers(*, producer_id=9, epoch=4, committed=False, coordinator_epoch=0, at=(("t", 0),)):
+    return WriteTxnMarkersRequest(
+        markers=[
+            WritableTxnMarker(
+                producer_id=producer_id,
+                producer_epoch=epoch,
+                transaction_result=committed,
+                topics=[
+                    WritableTxnMarkerTopic(name=name, partition_indexes=numbers)
+                    for name, *numbers in at
+                ],
+                coordinator_epoch=coordinator_epoch,
+            )
+        ]
+    )
+
+
+def written(response):
+    """Producer id, topic, partition and code of each marker."""
+    return [
+        (marker.producer_id, topic.name, partition.partition_index, partition.error_code)
+        for marker in response.markers
+        for topic in marker.topics
+        for partition in topic.partitions
+    ]
+
+
+async def write(broker, **how):
+    """The code for one marker in one partition, with a follower that has everything."""
+    codes = []
+
+    async def ask():
+        codes.extend(code for *_, code in written(await broker.ask(markers(**how))))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        await broker.ask(fetch(broker.parts.replicas.hosted[TP].log.log_end_offset, replica=2))
+    [code] = codes
+    return code
+
+
+async def producers(broker, *numbers, name="t"):
+    request = DescribeProducersRequest(
+        topics=[TopicRequest(name=name, partition_indexes=list(numbers))]
+    )
+    return (await broker.ask(request)).topics[0].partitions
+
+
+async def test_producers_are_described_with_their_open_transactions(broker):
+    await broker.ask(produce(b"a", acks=1))
+    begin_transaction(broker, b"b", b"c")
+    begin_transaction(broker, b"d", producer_id=10)
+    assert await write(broker, producer_id=10, epoch=5, coordinator_epoch=7) == 0
+    [partition] = await producers(broker, 0)
+    assert (partition.error_code, partition.error_message) == (0, None)
+    open_, ended = partition.active_producers
+    assert (open_.producer_id, open_.producer_epoch, open_.last_sequence) == (9, 4, 1)
+    assert (open_.last_timestamp, open_.coordinator_epoch) == (NOW_MS, -1)
+    assert open_.current_txn_start_offset == 1
+    assert (ended.producer_id, ended.producer_epoch, ended.last_sequence) == (10, 5, -1)
+    assert ended.last_timestamp == NOW_MS + 60_000
+    assert (ended.coordinator_epoch, ended.current_txn_start_offset) == (7, -1)
+
+
+async def test_any_replica_knows_the_producers_and_nobody_else(broker):
+    begin_transaction(broker, b"a")
+    await broker.ask(leadership(leader=-1, epoch=EPOCH + 1, isr=(2,)))
+    ours, elsewhere, nowhere = await producers(broker, 0, 1, 7)
+    assert [found.producer_id for found in ours.active_producers] == [9]
+    assert elsewhere.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert nowhere.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    [unheard_of] = await producers(broker, 0, name="u")
+    assert unheard_of.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert unheard_of.error_message
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_waiting_reader_of_committed_records_is_woken_by_a_replicated_marker(
+    broker, committed
+):
+    begin_transaction(broker, b"a")
+    await broker.ask(produce(b"b", acks=1))
+    await broker.ask(fetch(2, replica=2))
+    held = only(await broker.ask(fetch(0, committed=True)))
+    assert (values(held), held.high_watermark, held.last_stable_offset) == ([], 2, 0)
+    got, answered = [], []
+
+    async def consume():
+        got.append(only(await broker.ask(fetch(0, wait=60_000, committed=True))))
+
+    async def decide():
+        answered.extend(written(await broker.ask(markers(committed=committed))))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(decide)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (got, answered) == ([], []), "the follower does not have the marker yet"
+        await broker.ask(fetch(3, replica=2))
+    assert answered == [(9, "t", 0, 0)]
+    [seen] = got
+    a, b, marker = parse_batches(bytearray(seen.records))
+    assert (a.is_control, b.is_control, marker.is_control) == (False, False, True)
+    assert (marker.producer_id, marker.producer_epoch, marker.is_transactional) == (9, 4, True)
+    assert seen.last_stable_offset == 3
+    assert [(one.producer_id, one.first_offset) for one in seen.aborted_transactions or ()] == (
+        [] if committed else [(9, 0)]
+    )
+
+
+async def test_markers_of_the_replaced_are_refused_and_end_nothing(broker):
+    begin_transaction(broker, b"a")
+    assert await write(broker, coordinator_epoch=6, producer_id=10) == 0
+    assert await write(broker, coordinator_epoch=5, producer_id=10) == (
+        ErrorCode.TRANSACTION_COORDINATOR_FENCED
+    )
+    assert await write(broker, epoch=3) == ErrorCode.INVALID_PRODUCER_EPOCH
+    [partition] = await producers(broker, 0)
+    assert [one.current_txn_start_offset for one in partition.active_producers] == [0, -1]
+    assert broker.parts.replicas.hosted[TP].log.log_end_offset == 2
+    assert await write(broker, epoch=5) == 0, "a newer one ends it and fences the older"
+    assert await write(broker, epoch=4) == ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+async def test_markers_are_answered_one_by_one(broker):
+    at = [("t", 1, 7), ("u", 0), ("__consumer_offsets", 0), ("__transaction_state", 0)]
+    request = markers(at=at)
+    request.markers += markers(producer_id=-1).markers + markers(producer_id=5, epoch=-1).markers
+    request.markers += markers(producer_id=6, at=()).markers
+    assert written(await broker.ask(request)) == [
+        (9, "t", 1, ErrorCode.NOT_LEADER_OR_FOLLOWER),
+        (9, "t", 7, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (9, "u", 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (9, "__consumer_offsets", 0, ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (9, "__transaction_state", 0, ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (-1, "t", 0, ErrorCode.INVALID_REQUEST),
+        (5, "t", 0, ErrorCode.INVALID_REQUEST),
+    ]
+    assert broker.parts.replicas.hosted[TP].log.log_end_offset == 0
+    assert written(await broker.ask(WriteTxnMarkersRequest())) == []
+    await broker.ask(leadership(leader=-1, epoch=EPOCH + 1, isr=(2,)))
+    assert written(await broker.ask(markers())) == [(9, "t", 0, ErrorCode.NOT_LEADER_OR_FOLLOWER)]
+
+
+async def test_a_marker_wants_as_many_in_sync_as_acks_all_does(broker):
+    begin_transaction(broker, b"a")
+    replicas = broker.parts.replicas
+    config = attrs.evolve(replicas.hosted[TP].log.config, min_insync_replicas=2)
+    replicas.reconfigure("t", config)
+    await broker.ask(leadership(epoch=EPOCH + 1, isr=(1,)))
+    [refused] = written(await broker.ask(markers()))
+    assert refused[-1] == ErrorCode.NOT_ENOUGH_REPLICAS
+    assert replicas.hosted[TP].log.log_end_offset == 1
+
+
+async def test_a_marker_that_is_not_replicated_in_time_is_told_so(broker):
+    begin_transaction(broker, b"a")
+    broker.parts.config = attrs.evolve(broker.parts.config, request_timeout_ms=1)
+    [late] = written(await broker.ask(markers()))
+    assert late[-1] == ErrorCode.REQUEST_TIMED_OUT
+    assert broker.parts.replicas.hosted[TP].log.log_end_offset == 2
+
+
+async def test_a_marker_that_a_full_disk_does_not_take_ends_nothing(broker, monkeypatch):
+    begin_transaction(broker, b"a")
+    log = broker.parts.replicas.hosted[TP].log
+
+    def full(fd, buffers, position):
+        raise DiskFull("no space left on device", log.path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._files, "write", full)
+        [refused] = written(await broker.ask(markers()))
+        assert refused[-1] == ErrorCode.KAFKA_STORAGE_ERROR
+    [partition] = await producers(broker, 0)
+    assert partition.active_producers[0].current_txn_start_offset == 0
+    assert await write(broker) == 0
+
+
+async def test_those_who_wait_for_a_marker_learn_at_once_that_the_leader_moved(broker):
+    begin_transaction(broker, b"a")
+    got = []
+
+    async def ask():
+        got.extend(written(await broker.ask(markers())))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        await broker.ask(leadership(leader=-1, epoch=EPOCH + 1, isr=(2,)))
+    assert got == [(9, "t", 0, ErrorCode.NOT_LEADER_OR_FOLLOWER)]
+
+
+# --- What the controller takes away ---------------------------------------------------------------
 
 
 async def test_a_stopped_replica_is_no_longer_served(broker):
