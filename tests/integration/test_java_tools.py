@@ -14,6 +14,7 @@ from pathlib import Path
 
 import apache_kafka
 import pytest
+from confluent_kafka import Producer
 
 from zkafka.testing.blocking import BlockingCluster
 
@@ -25,6 +26,7 @@ GROUPS = f"{TOOLS}.consumer.group.ConsumerGroupCommand"
 LOG_DIRS = f"{TOOLS}.LogDirsCommand"
 OFFSETS = f"{TOOLS}.GetOffsetShell"
 TOPICS = f"{TOOLS}.TopicCommand"
+TRANSACTIONS = f"{TOOLS}.TransactionsCommand"
 
 pytestmark = pytest.mark.usefixtures("kafka_jars")
 
@@ -181,6 +183,35 @@ def test_what_the_brokers_offer_and_where_they_keep_it(three_brokers: BlockingCl
         for broker in json.loads(kept.splitlines()[-1])["brokers"]
     }
     assert partitions == {1: ["jt-dirs-1"], 2: ["jt-dirs-0"], 3: ["jt-dirs-0", "jt-dirs-1"]}
+
+
+def test_a_partitions_producers_are_known_to_each_replica(three_brokers: BlockingCluster) -> None:
+    three_brokers.create_topic("jt-producers", assignments=[[2, 3]])
+    producer = Producer({"bootstrap.servers": three_brokers.bootstrap, "enable.idempotence": True})
+    for _ in range(20):
+        producer.produce("jt-producers", b"value")
+    assert producer.flush(60) == 0
+    partition = ["--topic", "jt-producers", "--partition", "0"]
+    led = run(three_brokers, TRANSACTIONS, "describe-producers", *partition)
+    followed = run(
+        three_brokers, TRANSACTIONS, "describe-producers", *partition, "--broker-id", "3"
+    )
+    hangs = ["abort", *partition, "--start-offset", "0"]
+    nothing = subprocess.run(
+        apache_kafka.command(TRANSACTIONS, "--bootstrap-server", three_brokers.bootstrap, *hangs),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    [head, [producer_id, *state]] = table(led)
+    assert head[0] == "ProducerId"
+    assert int(producer_id) >= 0
+    assert state == ["0", "-1", "19", state[3], "None"], "epochs, sequence, time, transaction"
+    assert table(followed) == table(led)
+    assert nothing.returncode != 0
+    assert "Could not find any open transactions starting at offset 0" in nothing.stderr
 
 
 def verdicts(cluster: BlockingCluster, topics: str) -> Generator[str, None, None]:

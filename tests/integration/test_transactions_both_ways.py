@@ -1,9 +1,11 @@
 """What Apache Kafka 3.9 left of transactions, committed, aborted and open, reaches readers of
-committed records here as it did there, and in a log of our own making as in Kafka's."""
+committed records here as it did there, and in a log of our own making as in Kafka's. One that was
+left open is ended with Kafka's own tool."""
 
 from random import Random
 
 import pytest
+from apache_kafka import tool
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, Producer
 from confluent_kafka import TopicPartition as At
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
@@ -43,12 +45,8 @@ def transact(place: Place, rng: Random) -> None:  # noqa: F811
     assert any(is_open.values())
 
 
-def committed(place: Place, max_bytes: int) -> Seen:  # noqa: F811
-    """The last stable offset, and what is read up to there in answers of about this size."""
-    admin = AdminClient({"bootstrap.servers": place.bootstrap})
-    [end] = admin.list_offsets(
-        {At(TOPIC, 0): OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED
-    ).values()
+def reader(place: Place, max_bytes: int) -> Consumer:  # noqa: F811
+    """Of committed records, from the beginning."""
     consumer = Consumer(
         {
             "bootstrap.servers": place.bootstrap,
@@ -60,6 +58,11 @@ def committed(place: Place, max_bytes: int) -> Seen:  # noqa: F811
         }
     )
     consumer.assign([At(TOPIC, 0, OFFSET_BEGINNING)])
+    return consumer
+
+
+def read_to_end(consumer: Consumer) -> list[tuple[int, bytes]]:
+    """Offsets and values of what comes until the end is told."""
     seen: list[tuple[int, bytes]] = []
 
     def at_end() -> bool:
@@ -72,13 +75,24 @@ def committed(place: Place, max_bytes: int) -> Seen:  # noqa: F811
         return False
 
     wait_for(at_end, seconds=PATIENCE_S)
+    return seen
+
+
+def committed(place: Place, max_bytes: int) -> Seen:  # noqa: F811
+    """The last stable offset, and what is read up to there in answers of about this size."""
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    [end] = admin.list_offsets(
+        {At(TOPIC, 0): OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED
+    ).values()
+    consumer = reader(place, max_bytes)
+    seen = read_to_end(consumer)
     consumer.close()
     return end.result(PATIENCE_S).offset, seen
 
 
 def aborted(place: Place) -> bytes:  # noqa: F811
     """The log's index of aborted transactions, from segment to segment."""
-    indexes = (place.directory / where(place) / f"{TOPIC}-0").glob("*.txnindex")
+    indexes = place.directory.glob(f"*/{TOPIC}-0/*.txnindex")
     return b"".join(index.read_bytes() for index in sorted(indexes))
 
 
@@ -115,3 +129,90 @@ def test_committed_records_are_the_same_with_both(place: Place, ending: str) -> 
     place.start("kafka")
     assert committed(place, 1500) == (stable, seen)
     place.end(ending)
+
+
+COLUMNS = (
+    "ProducerId ProducerEpoch LatestCoordinatorEpoch LastSequence LastTimestamp"
+    " CurrentTransactionStartOffset"
+)
+
+
+def transactions(place: Place, action: str, *arguments: str) -> str:  # noqa: F811
+    """What Kafka's tool for them says of our partition."""
+    name = "org.apache.kafka.tools.TransactionsCommand"
+    where = ("--topic", TOPIC, "--partition", "0")
+    return tool(name, "--bootstrap-server", place.bootstrap, action, *where, *arguments)
+
+
+def described_transactions(place: Place) -> list[dict[str, str]]:  # noqa: F811
+    """The producers of the partition, by the names of the tool's columns."""
+    head, *rows = (line.split() for line in transactions(place, "describe-producers").splitlines())
+    assert head == COLUMNS.split()
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_a_transaction_that_was_left_open_is_ended_with_kafkas_tool(place: Place) -> None:  # noqa: F811
+    place.start("kafka")
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    for future in admin.create_topics([NewTopic(TOPIC, 1, 1)]).values():
+        future.result(PATIENCE_S)
+    place.topics.add(TOPIC)
+    settings = {"bootstrap.servers": place.bootstrap}
+    left, other = (
+        Producer(settings | {"transactional.id": name, "transaction.timeout.ms": 800_000})
+        for name in ("left", "other")
+    )
+
+    def write(producer: Producer, what: bytes) -> None:
+        for number in range(3):
+            producer.produce(TOPIC, b"%s %d" % (what, number), partition=0)
+        assert producer.flush(PATIENCE_S) == 0
+
+    for producer in (left, other):
+        producer.init_transactions(PATIENCE_S)
+    left.begin_transaction()
+    write(left, b"first")
+    left.commit_transaction(PATIENCE_S)
+    left.begin_transaction()
+    write(left, b"open")
+    other.begin_transaction()
+    write(other, b"later")
+    other.commit_transaction(PATIENCE_S)
+    write(Producer(settings), b"plain")
+    first = [(at, b"first %d" % at) for at in range(3)]
+    later = [(7 + at, b"later %d" % at) for at in range(3)]
+    later += [(11 + at, b"plain %d" % at) for at in range(3)]
+    assert committed(place, 1_000_000) == (4, first)
+    known = described_transactions(place)
+    place.end("stop")
+
+    place.start("zkafka")
+    assert committed(place, 1_000_000) == (4, first)
+    by_id = sorted(described_transactions(place), key=lambda row: int(row["ProducerId"]))
+    assert by_id == sorted(known, key=lambda row: int(row["ProducerId"]))
+    assert [row["CurrentTransactionStartOffset"] for row in by_id] == ["4", "None"]
+    waiting = reader(place, 1_000_000)
+    assert read_to_end(waiting) == first
+    transactions(place, "abort", "--start-offset", "4")
+    found: list[tuple[int, bytes]] = []
+    wait_for(
+        lambda: found.extend(read_to_end(waiting)) or len(found) >= len(later), seconds=PATIENCE_S
+    )
+    assert found == later
+    waiting.close()
+    ended = committed(place, 1_000_000)
+    assert ended == (15, first + later)
+    assert {row["CurrentTransactionStartOffset"] for row in described_transactions(place)} == {
+        "None"
+    }
+    place.end("stop")
+    entries = aborted(place)
+    assert len(entries) == 34
+
+    place.start("kafka")
+    assert committed(place, 1_000_000) == ended
+    assert {row["CurrentTransactionStartOffset"] for row in described_transactions(place)} == {
+        "None"
+    }
+    assert aborted(place) == entries
+    place.end("stop")

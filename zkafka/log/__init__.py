@@ -35,6 +35,6 @@ worker threads; the loop puts what was written in their place.
 A log moves to another directory by a `Relocation`: a future log is filled there, and takes its
 place by a rename when it holds all that the log does.
 
-Transactions are read, not written: what is open and what was aborted (`transactions.py`) is told
-from the batches that Apache Kafka left, or that a leader sent.
+Transactions are read, and only their markers written: what is open and what was aborted
+(`transactions.py`) is told from the batches that Apache Kafka left, or that a leader sent.
 """
