@@ -10,9 +10,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaErr
 from confluent_kafka import TopicPartition as At
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from test_both_ways import PATIENCE_S, Place
-from test_moves_both_ways import place, where  # noqa: F401
+from test_moves_both_ways import place, port, where  # noqa: F401
 from test_moving_directories import TOPIC, alter
-from wire import wait_for
+from wire import Wire, wait_for
+
+from zkafka.errors import ErrorCode
+from zkafka.protocol.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+)
 
 ROUNDS = 120
 Seen = tuple[int, list[tuple[int, bytes]]]
@@ -135,20 +142,51 @@ COLUMNS = (
     "ProducerId ProducerEpoch LatestCoordinatorEpoch LastSequence LastTimestamp"
     " CurrentTransactionStartOffset"
 )
+LOADING = (14, 15, 16)
+"""Codes of a coordinator that is not ready."""
 
 
-def transactions(place: Place, action: str, *arguments: str) -> str:  # noqa: F811
-    """What Kafka's tool for them says of our partition."""
+def transactions(place: Place, action: str, partition: At, *arguments: str) -> str:  # noqa: F811
+    """What Kafka's tool for them says of a partition."""
     name = "org.apache.kafka.tools.TransactionsCommand"
-    where = ("--topic", TOPIC, "--partition", "0")
+    where = ("--topic", partition.topic, "--partition", str(partition.partition))
     return tool(name, "--bootstrap-server", place.bootstrap, action, *where, *arguments)
 
 
-def described_transactions(place: Place) -> list[dict[str, str]]:  # noqa: F811
-    """The producers of the partition, by the names of the tool's columns."""
-    head, *rows = (line.split() for line in transactions(place, "describe-producers").splitlines())
+def producers_of(place: Place, partition: At) -> dict[str, dict[str, str]]:  # noqa: F811
+    """The partition's producers by their ids, as the tool's columns describe them."""
+    described = transactions(place, "describe-producers", partition)
+    head, *rows = (line.split() for line in described.splitlines())
     assert head == COLUMNS.split()
-    return [dict(zip(head, row, strict=True)) for row in rows]
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def open_since(place: Place, partition: At) -> list[str]:  # noqa: F811
+    """Where the partition's open transactions begin."""
+    starts = [
+        row["CurrentTransactionStartOffset"] for row in producers_of(place, partition).values()
+    ]
+    return [start for start in starts if start != "None"]
+
+
+def offset_of_group(place: Place) -> tuple[int, int]:  # noqa: F811
+    """What the group has committed, and the code in its place while that is undecided."""
+    asked = OffsetFetchRequestGroup(
+        group_id="group",
+        topics=[OffsetFetchRequestTopics(name=TOPIC, partition_indexes=[0])],
+    )
+    request = OffsetFetchRequest(groups=[asked], require_stable=True)
+
+    def answer() -> tuple[int, int] | None:
+        with Wire(port(place)) as wire:
+            [group] = wire.ask(request, 8).groups
+        if group.error_code in LOADING:
+            return None
+        [found] = group.topics[0].partitions
+        return found.committed_offset, found.error_code
+
+    told: tuple[int, int] = wait_for(answer, seconds=PATIENCE_S)
+    return told
 
 
 def test_a_transaction_that_was_left_open_is_ended_with_kafkas_tool(place: Place) -> None:  # noqa: F811
@@ -156,63 +194,79 @@ def test_a_transaction_that_was_left_open_is_ended_with_kafkas_tool(place: Place
     admin = AdminClient({"bootstrap.servers": place.bootstrap})
     for future in admin.create_topics([NewTopic(TOPIC, 1, 1)]).values():
         future.result(PATIENCE_S)
-    place.topics.add(TOPIC)
+    place.topics |= {TOPIC, "__consumer_offsets"}
     settings = {"bootstrap.servers": place.bootstrap}
     left, other = (
         Producer(settings | {"transactional.id": name, "transaction.timeout.ms": 800_000})
         for name in ("left", "other")
     )
+    group = Consumer(settings | {"group.id": "group"})
 
-    def write(producer: Producer, what: bytes) -> None:
+    def write(producer: Producer, what: bytes, read_to: int | None = None) -> None:
         for number in range(3):
             producer.produce(TOPIC, b"%s %d" % (what, number), partition=0)
         assert producer.flush(PATIENCE_S) == 0
+        if read_to is not None:
+            read, by = [At(TOPIC, 0, read_to)], group.consumer_group_metadata()
+            producer.send_offsets_to_transaction(read, by, PATIENCE_S)
 
     for producer in (left, other):
         producer.init_transactions(PATIENCE_S)
     left.begin_transaction()
-    write(left, b"first")
+    write(left, b"first", read_to=1)
     left.commit_transaction(PATIENCE_S)
     left.begin_transaction()
-    write(left, b"open")
+    write(left, b"open", read_to=2)
     other.begin_transaction()
     write(other, b"later")
     other.commit_transaction(PATIENCE_S)
     write(Producer(settings), b"plain")
+    group.close()
     first = [(at, b"first %d" % at) for at in range(3)]
     later = [(7 + at, b"later %d" % at) for at in range(3)]
     later += [(11 + at, b"plain %d" % at) for at in range(3)]
+    records = At(TOPIC, 0)
     assert committed(place, 1_000_000) == (4, first)
-    known = described_transactions(place)
+    known = producers_of(place, records)
+    undecided = (-1, ErrorCode.UNSTABLE_OFFSET_COMMIT)
+    assert offset_of_group(place) == undecided
     place.end("stop")
 
     place.start("zkafka")
     assert committed(place, 1_000_000) == (4, first)
-    by_id = sorted(described_transactions(place), key=lambda row: int(row["ProducerId"]))
-    assert by_id == sorted(known, key=lambda row: int(row["ProducerId"]))
-    assert [row["CurrentTransactionStartOffset"] for row in by_id] == ["4", "None"]
+    assert producers_of(place, records) == known
+    assert open_since(place, records) == ["4"]
     waiting = reader(place, 1_000_000)
     assert read_to_end(waiting) == first
-    transactions(place, "abort", "--start-offset", "4")
+    transactions(place, "abort", records, "--start-offset", "4")
     found: list[tuple[int, bytes]] = []
-    wait_for(
-        lambda: found.extend(read_to_end(waiting)) or len(found) >= len(later), seconds=PATIENCE_S
-    )
+
+    def has_later() -> bool:
+        found.extend(read_to_end(waiting))
+        return len(found) >= len(later)
+
+    wait_for(has_later, seconds=PATIENCE_S)
     assert found == later
     waiting.close()
-    ended = committed(place, 1_000_000)
-    assert ended == (15, first + later)
-    assert {row["CurrentTransactionStartOffset"] for row in described_transactions(place)} == {
-        "None"
-    }
+    ended = (15, first + later)
+    assert committed(place, 1_000_000) == ended
+    assert offset_of_group(place) == undecided, "that is another partition"
+    [(offsets, start)] = [
+        (partition, start)
+        for partition in (At("__consumer_offsets", 0), At("__consumer_offsets", 1))
+        for start in open_since(place, partition)
+    ]
+    transactions(place, "abort", offsets, "--start-offset", start)
+    assert offset_of_group(place) == (1, 0)
+    assert open_since(place, records) == open_since(place, offsets) == []
     place.end("stop")
     entries = aborted(place)
     assert len(entries) == 34
 
-    place.start("kafka")
-    assert committed(place, 1_000_000) == ended
-    assert {row["CurrentTransactionStartOffset"] for row in described_transactions(place)} == {
-        "None"
-    }
-    assert aborted(place) == entries
-    place.end("stop")
+    for who in ("zkafka", "kafka"):
+        place.start(who)
+        assert committed(place, 1_000_000) == ended
+        assert offset_of_group(place) == (1, 0)
+        assert open_since(place, records) == open_since(place, offsets) == []
+        assert aborted(place) == entries
+        place.end("stop")

@@ -48,7 +48,7 @@ from zkafka.groups.records import (
     OffsetValue,
 )
 from zkafka.groups.runtime import Runtime, commit_write_error
-from zkafka.groups.shard import Entry, Phase
+from zkafka.groups.shard import EndedTransaction, Entry, Phase
 from zkafka.model import NO_EPOCH, NO_OFFSET, LeaderEpoch, TopicPartition
 from zkafka.offload import Offload
 from zkafka.protocol.messages.delete_groups import DeletableGroupResult
@@ -86,7 +86,7 @@ from zkafka.protocol.messages.offset_fetch import (
 )
 from zkafka.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 from zkafka.replication.purgatory import Purgatory
-from zkafka.replication.replicas import Replicas
+from zkafka.replication.replicas import AppendResult, Replicas
 from zkafka.server.metadata import MetadataCache
 from zkafka.turns import pause_now_and_then
 
@@ -190,6 +190,14 @@ class GroupCoordinator:
     def topics_deleted(self, topics: Collection[str]) -> None:
         """Forget what groups have committed for topics that are no more; nobody waits for it."""
         self._runtime.topics_deleted(topics)
+
+    def append_marker(
+        self, partition: int, batch: bytearray, ended: EndedTransaction
+    ) -> AppendResult:
+        """Append a transaction's marker to the partition of `__consumer_offsets`. Once the replicas
+        have it, what groups committed in the transaction counts, or never happened. Errors:
+        `ApiError`, with nothing written; NOT_LEADER_OR_FOLLOWER also while it is being loaded."""
+        return self._runtime.append_marker(partition, batch, ended)
 
     def partition_for(self, group_id: str) -> int:
         """The partition of `__consumer_offsets` that keeps the group."""

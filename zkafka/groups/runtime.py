@@ -71,7 +71,14 @@ from zkafka.groups.records import (
     partition_for,
     stamped,
 )
-from zkafka.groups.shard import Entry, Phase, Purge, Shard, UnreplicatedWrite
+from zkafka.groups.shard import (
+    EndedTransaction,
+    Entry,
+    Phase,
+    Purge,
+    Shard,
+    UnreplicatedWrite,
+)
 from zkafka.model import OFFSETS_TOPIC, LeaderEpoch, Offset, TopicPartition
 from zkafka.offload import Offload
 from zkafka.protocol.records import Batch, Record, build_batch, iter_records, parse_batches
@@ -537,6 +544,21 @@ class Runtime:
         result = self._replicas.append_as_coordinator(shard.topic_partition, batch)
         assert result.last_offset == result.base_offset + len(entries) - 1
         shard.appended(UnreplicatedWrite(result.base_offset, entries, self._write_deadline_ms()))
+        return result
+
+    def append_marker(
+        self, partition: int, batch: bytearray, ended: EndedTransaction
+    ) -> AppendResult:
+        """Append a transaction's marker; what it says counts once the replicas have it. Errors:
+        `ApiError`, with nothing written; NOT_LEADER_OR_FOLLOWER also until the log has been read.
+        """
+        tp = TopicPartition(OFFSETS_TOPIC, partition)
+        self._replicas.leader_log(tp)
+        shard = self.shards.get(partition)
+        if shard is None or not self.refresh(shard):
+            raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{tp} is not loaded")
+        result = self._replicas.append_as_coordinator(tp, batch)
+        shard.appended(UnreplicatedWrite(result.base_offset, (), self._write_deadline_ms(), ended))
         return result
 
     def _write_deadline_ms(self) -> int:

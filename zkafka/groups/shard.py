@@ -61,21 +61,30 @@ class Entry(NamedTuple):
     value: Value | None
 
 
+class EndedTransaction(NamedTuple):
+    """What a marker says of a producer's commits that are undecided."""
+
+    producer_id: ProducerId
+    committed: bool
+
+
 @attrs.frozen
 class UnreplicatedWrite:
     """A batch that the replicas do not all have yet, as far as we know.
 
-    Until `deadline_ms` (monotonic) somebody waits for it.
+    Until `deadline_ms` (monotonic) somebody waits for it. It has entries, or is the marker of the
+    transaction that `ended`.
     """
 
     base_offset: Offset
     entries: Sequence[Entry]
     deadline_ms: int
+    ended: EndedTransaction | None = None
 
     @property
     def last_offset(self) -> Offset:
-        """Where its last entry lies."""
-        return self.base_offset + len(self.entries) - 1
+        """Where its last record lies."""
+        return self.base_offset + max(len(self.entries), 1) - 1
 
 
 @attrs.frozen
@@ -149,7 +158,7 @@ class Shard:
 
     def appended(self, write: UnreplicatedWrite) -> None:
         """A batch went to the log."""
-        assert write.entries
+        assert bool(write.entries) is (write.ended is None)
         if self.unreplicated:
             assert self.unreplicated[-1].last_offset < write.base_offset, "not in log order"
         self.unreplicated.append(write)
@@ -158,6 +167,8 @@ class Shard:
         """Everything below `high_watermark` is on all in-sync replicas: it counts from now on."""
         while self.unreplicated and self.unreplicated[0].last_offset < high_watermark:
             write = self.unreplicated.popleft()
+            if write.ended is not None:
+                self.end_transaction(write.ended.producer_id, committed=write.ended.committed)
             for position, entry in enumerate(write.entries):
                 self.replay(entry, write.base_offset + position)
 

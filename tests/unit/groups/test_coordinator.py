@@ -4,7 +4,7 @@ import pytest
 import trio
 from coordinator_scene import EPOCH_S, GROUP, PARTITIONS, CoordinatorScene, metadata
 
-from zkafka.errors import ErrorCode, StorageError
+from zkafka.errors import ApiError, ErrorCode, StorageError
 from zkafka.groups.group import GroupState
 from zkafka.groups.records import (
     GroupKey,
@@ -16,6 +16,8 @@ from zkafka.groups.records import (
     encode_value,
 )
 from zkafka.groups.runtime import commit_write_error, group_write_error
+from zkafka.groups.shard import EndedTransaction
+from zkafka.log.transactions import build_marker
 from zkafka.model import OFFSETS_TOPIC, TopicPartition
 from zkafka.protocol.messages.leave_group import MemberIdentity
 from zkafka.protocol.messages.offset_delete import (
@@ -659,6 +661,40 @@ async def test_transactional_commits_count_as_their_transactions_ended(autojump_
         assert scene.fetch(BILLS_0, require_stable=True) == {
             BILLS_0: ErrorCode.UNSTABLE_OFFSET_COMMIT
         }
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_transaction_that_was_left_open_ends_with_its_marker(autojump_clock, committed):
+    scene = CoordinatorScene()
+    log = scene.replicas.lead(scene.partition())
+    transaction = {"producer_epoch": 0, "base_sequence": 0, "transactional": True}
+    commit_record(log, ORDERS_0, 1)
+    commit_record(log, ORDERS_0, 2, producer_id=7, **transaction)
+    log.high_watermark = log.log_end_offset
+
+    def end():
+        batch = build_marker(7, 0, committed=committed, coordinator_epoch=0, timestamp=0)
+        ended = EndedTransaction(7, committed)
+        return scene.groups.append_marker(scene.partition(), batch, ended)
+
+    async with scene.running(loaded=False):
+        with pytest.raises(ApiError) as refused:
+            end()
+        assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        await scene.loaded()
+        scene.replicas.lag = True
+        assert end().base_offset == 2
+        undecided = {ORDERS_0: ErrorCode.UNSTABLE_OFFSET_COMMIT}
+        assert scene.fetch(ORDERS_0, require_stable=True) == undecided
+        scene.replicas.replicate(scene.partition())
+        decided = {ORDERS_0: 2 if committed else 1}
+        assert scene.fetch(ORDERS_0, require_stable=True) == decided
+        scene.replicas.lose(scene.partition())
+        with pytest.raises(ApiError) as refused:
+            end()
+        assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    async with CoordinatorScene(scene.replicas.logs).running() as successor:
+        assert successor.fetch(ORDERS_0, require_stable=True) == decided
 
 
 # Expiry.

@@ -7,7 +7,7 @@ import pytest
 from zkafka.groups.events import GroupState
 from zkafka.groups.group import GroupSettings
 from zkafka.groups.records import GroupKey, GroupValue, MemberValue, OffsetKey, OffsetValue
-from zkafka.groups.shard import Entry, Phase, Shard, UnreplicatedWrite
+from zkafka.groups.shard import EndedTransaction, Entry, Phase, Shard, UnreplicatedWrite
 from zkafka.model import TopicPartition
 
 A0 = TopicPartition("a", 0)
@@ -104,6 +104,26 @@ def test_an_offset_is_unstable_while_a_transaction_is_undecided():
     assert shard.committed("g", A0).offset == 2
     shard.end_transaction(7, committed=False)  # nothing left of it
     assert shard.committed("g", A0).offset == 2
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_marker_counts_when_it_is_replicated_and_in_its_turn(committed):
+    shard = Shard(0, 1, GroupSettings())
+    shard.replay(commit("g", A0, 2), 0, producer_id=7)
+    shard.finish_loading(0)
+    append(shard, 1, commit("g", A1, 3))
+    shard.appended(UnreplicatedWrite(2, (), 100, EndedTransaction(7, committed)))
+    append(shard, 3, commit("h", A0, 4))
+    shard.check()
+    shard.apply(2)
+    assert shard.is_unstable("g", A0, 0)
+    assert shard.committed("g", A1).offset == 3
+    shard.apply(3)
+    assert not shard.is_unstable("g", A0, 0)
+    assert shard.committed_partitions("g") == ([A0, A1] if committed else [A1])
+    assert shard.committed("h", A0) is None
+    shard.apply(4)
+    assert shard.committed("h", A0).offset == 4
 
 
 def test_a_group_whose_only_commits_were_aborted_has_no_offsets():

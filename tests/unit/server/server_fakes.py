@@ -199,6 +199,10 @@ class FakeGroups:
     def __init__(self):
         self.events = []
 
+    def append_marker(self, partition, batch, ended):
+        self.events.append(("ended", partition, *ended))
+        raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "loading")
+
     def partition_led(self, partition, leader_epoch):
         self.events.append(("led", partition, leader_epoch))
 

@@ -554,7 +554,7 @@ async def test_markers_of_the_replaced_are_refused_and_end_nothing(broker):
 
 
 async def test_markers_are_answered_one_by_one(broker):
-    at = [("t", 1, 7), ("u", 0), ("__consumer_offsets", 0), ("__transaction_state", 0)]
+    at = [("t", 1, 7), ("u", 0), ("__consumer_offsets", 3), ("__transaction_state", 0)]
     request = markers(at=at)
     request.markers += markers(producer_id=-1).markers + markers(producer_id=5, epoch=-1).markers
     request.markers += markers(producer_id=6, at=()).markers
@@ -562,11 +562,12 @@ async def test_markers_are_answered_one_by_one(broker):
         (9, "t", 1, ErrorCode.NOT_LEADER_OR_FOLLOWER),
         (9, "t", 7, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         (9, "u", 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-        (9, "__consumer_offsets", 0, ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (9, "__consumer_offsets", 3, ErrorCode.NOT_LEADER_OR_FOLLOWER),
         (9, "__transaction_state", 0, ErrorCode.INVALID_TOPIC_EXCEPTION),
         (-1, "t", 0, ErrorCode.INVALID_REQUEST),
         (5, "t", 0, ErrorCode.INVALID_REQUEST),
     ]
+    assert broker.parts.groups.events == [("ended", 3, 9, False)], "the coordinator writes these"
     assert broker.parts.replicas.hosted[TP].log.log_end_offset == 0
     assert written(await broker.ask(WriteTxnMarkersRequest())) == []
     await broker.ask(leadership(leader=-1, epoch=EPOCH + 1, isr=(2,)))

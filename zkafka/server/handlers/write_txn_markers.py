@@ -9,13 +9,15 @@ which Kafka had open when it handed over to us.
 A marker is refused with INVALID_PRODUCER_EPOCH where the partition has seen a newer epoch of the
 producer, with TRANSACTION_COORDINATOR_FENCED where it has a marker of a newer coordinator. One that
 finds no transaction is written all the same: it fences older epochs. Partitions do not wait for one
-another; results are told by producer id.
+another; results are told by producer id. In `__consumer_offsets` the offsets that were committed in
+the transaction count from then on, or never happened.
 
 Where we differ from Kafka: a partition that is known but not hosted here is NOT_LEADER_OR_FOLLOWER
 and one on a failed disk KAFKA_STORAGE_ERROR, where Kafka says UNKNOWN_TOPIC_OR_PARTITION of both.
-Negative producer ids and epochs are INVALID_REQUEST instead of an unknown error.
-`__consumer_offsets` is refused with INVALID_TOPIC_EXCEPTION, since the group coordinator does not
-look for markers while it leads; and so is `__transaction_state`, which Kafka cannot load with one.
+A partition of `__consumer_offsets` that is being loaded is NOT_LEADER_OR_FOLLOWER for the moment,
+which has the asker come again. Negative producer ids and epochs are INVALID_REQUEST instead of an
+unknown error. `__transaction_state` is refused with INVALID_TOPIC_EXCEPTION: nobody has a
+transaction there, and a marker is not among what its coordinator reads.
 
 Version history: 0 (KIP-98); 1 flexible.
 """
@@ -23,8 +25,9 @@ Version history: 0 (KIP-98); 1 flexible.
 import itertools
 
 from zkafka.errors import ApiError, ErrorCode
+from zkafka.groups.shard import EndedTransaction
 from zkafka.log.transactions import build_marker
-from zkafka.model import INTERNAL_TOPICS, ProducerId, TopicPartition
+from zkafka.model import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, ProducerId, TopicPartition
 from zkafka.protocol.messages.write_txn_markers import (
     WritableTxnMarker,
     WritableTxnMarkerPartitionResult,
@@ -71,8 +74,8 @@ async def handle(
 
 def _append(tp: TopicPartition, marker: WritableTxnMarker, parts: Parts) -> AppendResult:
     """Errors: `ApiError`, with nothing written."""
-    if tp.topic in INTERNAL_TOPICS:
-        raise ApiError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{tp} is internal")
+    if tp.topic == TRANSACTIONS_TOPIC:
+        raise ApiError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"no transactions in {tp}")
     if marker.producer_id < 0 or marker.producer_epoch < 0:
         raise ApiError(ErrorCode.INVALID_REQUEST, "a marker of no producer")
     batch = build_marker(
@@ -82,6 +85,9 @@ def _append(tp: TopicPartition, marker: WritableTxnMarker, parts: Parts) -> Appe
         coordinator_epoch=marker.coordinator_epoch,
         timestamp=parts.clock.wall_ms(),
     )
+    if tp.topic == OFFSETS_TOPIC:
+        ended = EndedTransaction(marker.producer_id, marker.transaction_result)
+        return parts.groups.append_marker(tp.partition, batch, ended)
     return parts.replicas.append_as_coordinator(tp, batch)
 
 
