@@ -64,6 +64,7 @@ from zkafka.protocol.messages.describe_configs import (
     DescribeConfigsResource,
 )
 from zkafka.protocol.messages.describe_groups import DescribeGroupsRequest
+from zkafka.protocol.messages.describe_producers import DescribeProducersRequest, TopicRequest
 from zkafka.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from zkafka.protocol.messages.find_coordinator import FindCoordinatorRequest
 from zkafka.protocol.messages.heartbeat import HeartbeatRequest
@@ -120,6 +121,11 @@ from zkafka.protocol.messages.stop_replica import (
 )
 from zkafka.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
 from zkafka.protocol.messages.update_metadata import UpdateMetadataBroker, UpdateMetadataRequest
+from zkafka.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerTopic,
+    WriteTxnMarkersRequest,
+)
 from zkafka.protocol.records import CRC_START, HEADER_SIZE, Record, build_batch, parse_batches
 from zkafka.testing.blocking import BlockingCluster
 from zkafka.testing.cluster import COMMAND
@@ -1374,6 +1380,24 @@ LARGE: dict[str, tuple[Callable[[], Any], int]] = {
     ),
     "DescribeGroups": (lambda: DescribeGroupsRequest(groups=[f"g{i}" for i in range(100_000)]), 5),
     "DeleteGroups": (lambda: DeleteGroupsRequest(groups_names=[f"g{i}" for i in range(50_000)]), 2),
+    "DescribeProducers": (
+        lambda: DescribeProducersRequest(
+            topics=[TopicRequest(name=TOPIC, partition_indexes=range(100_000))]
+        ),
+        0,
+    ),
+    "WriteTxnMarkers": (
+        lambda: WriteTxnMarkersRequest(
+            markers=[
+                WritableTxnMarker(
+                    topics=[
+                        WritableTxnMarkerTopic(name="nowhere", partition_indexes=range(100_000))
+                    ]
+                )
+            ]
+        ),
+        1,
+    ),
 }
 
 

@@ -7,9 +7,9 @@ connection, as Kafka does.
 **Where we differ from Kafka 3.9**: the lowest versions are those of Kafka 4 (KIP-896) where Kafka
 4 dropped some: Produce from 3, Fetch from 4, ListOffsets from 1, OffsetCommit from 2, OffsetFetch
 from 1, CreateTopics from 2, DeleteTopics from 1, OffsetForLeaderEpoch from 2, DescribeConfigs from
-1, AlterReplicaLogDirs and DescribeLogDirs from 1. Produce is nevertheless advertised from 0:
-released librdkafka versions compress only where Produce v0 is on offer (KAFKA-18659); asking for 0
-to 2 closes the connection.
+1, AlterReplicaLogDirs and DescribeLogDirs from 1; WriteTxnMarkers keeps its 0. Produce is
+nevertheless advertised from 0: released librdkafka versions compress only where Produce v0 is on
+offer (KAFKA-18659); asking for 0 to 2 closes the connection.
 ControlledShutdown starts at 1 (version 0 has a request header of its own, last used by 0.8) and
 AlterPartition at 2 (the first with topic ids).
 

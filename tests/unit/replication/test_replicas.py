@@ -486,6 +486,23 @@ async def test_a_coordinators_batch_is_stored_in_the_topics_codec(
     ]
 
 
+async def test_producers_are_known_to_replicas_that_have_a_role_and_a_disk(world):
+    def refusal_of_producers():
+        with pytest.raises(ApiError) as refused:
+            world[1].replicas.producers(TP)
+        return refused.value.code
+
+    await world.assign(1, replicas=[1, 2])
+    world[1].produce("m", acks=1, producer_id=7, producer_epoch=0, base_sequence=0)
+    assert [producer_id for producer_id, _ in world[1].replicas.producers(TP)] == [7]
+    assert list(world[2].replicas.producers(TP)) == [], "nothing is fetched here"
+    world[1].close()
+    world[1].start()
+    assert refusal_of_producers() is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    break_disk(world[1])
+    assert refusal_of_producers() is ErrorCode.KAFKA_STORAGE_ERROR
+
+
 async def test_a_coordinators_batch_may_be_too_large_once_it_is_opened(world):
     config = attrs.evolve(
         world[1].config.log_defaults, compression_type="uncompressed", max_message_bytes=1000

@@ -549,7 +549,10 @@ async def test_markers_of_the_replaced_are_refused_and_end_nothing(broker):
     [partition] = await producers(broker, 0)
     assert [one.current_txn_start_offset for one in partition.active_producers] == [0, -1]
     assert broker.parts.replicas.hosted[TP].log.log_end_offset == 2
-    assert await write(broker, epoch=5) == 0, "a newer one ends it and fences the older"
+    assert await write(broker, epoch=5, at=[("t", 0, 0)]) == 0, (
+        "a newer one ends it and fences the older"
+    )
+    assert broker.parts.replicas.hosted[TP].log.log_end_offset == 3, "once, though named twice"
     assert await write(broker, epoch=4) == ErrorCode.INVALID_PRODUCER_EPOCH
 
 

@@ -8,16 +8,15 @@ which Kafka had open when it handed over to us.
 
 A marker is refused with INVALID_PRODUCER_EPOCH where the partition has seen a newer epoch of the
 producer, with TRANSACTION_COORDINATOR_FENCED where it has a marker of a newer coordinator. One that
-finds no transaction is written all the same: it fences older epochs. Partitions do not wait for one
-another; results are told by producer id. In `__consumer_offsets` the offsets that were committed in
-the transaction count from then on, or never happened.
+finds no transaction is written all the same: it fences older epochs. In `__consumer_offsets` what
+groups committed in the transaction counts from then on, or never happened.
 
 Where we differ from Kafka: a partition that is known but not hosted here is NOT_LEADER_OR_FOLLOWER
 and one on a failed disk KAFKA_STORAGE_ERROR, where Kafka says UNKNOWN_TOPIC_OR_PARTITION of both.
 A partition of `__consumer_offsets` that is being loaded is NOT_LEADER_OR_FOLLOWER for the moment,
 which has the asker come again. Negative producer ids and epochs are INVALID_REQUEST instead of an
-unknown error. `__transaction_state` is refused with INVALID_TOPIC_EXCEPTION: nobody has a
-transaction there, and a marker is not among what its coordinator reads.
+unknown error. A partition named twice in a marker gets it once; Kafka never answers. In
+`__transaction_state` nobody has a transaction: INVALID_TOPIC_EXCEPTION instead of a marker.
 
 Version history: 0 (KIP-98); 1 flexible.
 """
@@ -51,16 +50,19 @@ async def handle(
     appended: list[tuple[ProducerId, AppendResult]] = []
     done = itertools.count()
     for marker in request.markers:
-        for topic in marker.topics:
-            for number in topic.partition_indexes:
-                await pause_now_and_then(next(done))
-                tp = TopicPartition(topic.name, number)
-                code = ErrorCode.REQUEST_TIMED_OUT
-                try:
-                    appended.append((marker.producer_id, _append(tp, marker, parts)))
-                except ApiError as refusal:
-                    code = refusal.code
-                codes.setdefault(marker.producer_id, {})[tp] = code
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in marker.topics
+            for number in topic.partition_indexes
+        ]
+        for tp in dict.fromkeys(partitions):
+            await pause_now_and_then(next(done))
+            code = ErrorCode.REQUEST_TIMED_OUT
+            try:
+                appended.append((marker.producer_id, _append(tp, marker, parts)))
+            except ApiError as refusal:
+                code = refusal.code
+            codes.setdefault(marker.producer_id, {})[tp] = code
     verdicts = await parts.replicas.wait_replicated([at for _, at in appended], deadline_ms)
     for (producer_id, result), verdict in zip(appended, verdicts, strict=True):
         codes[producer_id][result.topic_partition] = verdict
