@@ -10,6 +10,7 @@ import trio.testing
 from replication_world import TP, PartitionFetch, World, records, topic_id
 
 from zkafka.errors import ApiError, ErrorCode, StorageError
+from zkafka.log.transactions import build_marker
 from zkafka.model import TopicPartition
 from zkafka.protocol.compression import Codec
 from zkafka.protocol.fields import NULL_UUID
@@ -484,6 +485,35 @@ async def test_a_coordinators_batch_is_stored_in_the_topics_codec(
     assert [(bytes(r.key), r.timestamp) for r in iter_records(batch)] == [
         (record.key, record.timestamp) for record in sent
     ]
+
+
+async def test_a_marker_is_acknowledged_flushed_and_ends_the_transaction_everywhere(
+    world, autojump_clock
+):
+    begun = build_batch(
+        [Record(None, b"a", 5)],
+        producer_id=7,
+        producer_epoch=0,
+        base_sequence=0,
+        transactional=True,
+    )
+    async with world.running():
+        await world.assign(1)
+        replicas, deadline_ms = world[1].replicas, world[1].clock.monotonic_ms() + 10_000
+        await replicas.wait_replicated([replicas.append_as_coordinator(TP, begun)], deadline_ms)
+        assert replicas.hosted[TP].last_stable_offset == 0
+        configured(world[1], flush_messages=1)
+        ending = build_marker(7, 1, committed=False, coordinator_epoch=3, timestamp=6)
+        result = replicas.append_as_coordinator(TP, ending)
+        assert await replicas.wait_replicated([result], deadline_ms) == [NONE]
+        assert world[1].log().recovery_point == 2
+        await trio.sleep(1)  # The follower hears of the high watermark with its next fetch.
+        for broker in (world[1], world[2]):
+            assert broker.replicas.hosted[TP].last_stable_offset == 2
+            states = broker.replicas.producers(TP)
+            assert states.transactions.first_offset(7) == -1
+            assert (states.get(7).epoch, states.get(7).coordinator_epoch) == (1, 3)
+        assert bytes(stored(world[2])[1].view) == bytes(stored(world[1])[1].view)
 
 
 async def test_producers_are_known_to_replicas_that_have_a_role_and_a_disk(world):
