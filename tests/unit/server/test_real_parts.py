@@ -588,11 +588,13 @@ async def test_a_marker_wants_as_many_in_sync_as_acks_all_does(broker):
     assert replicas.hosted[TP].log.log_end_offset == 1
 
 
-async def test_a_marker_that_is_not_replicated_in_time_is_told_so(broker):
+async def test_a_marker_that_is_not_replicated_in_time_is_told_so(broker, autojump_clock):
     begin_transaction(broker, b"a")
-    broker.parts.config = attrs.evolve(broker.parts.config, request_timeout_ms=1)
+    broker.parts.config = attrs.evolve(broker.parts.config, request_timeout_ms=7000)
+    began = trio.current_time()
     [late] = written(await broker.ask(markers()))
     assert late[-1] == ErrorCode.REQUEST_TIMED_OUT
+    assert trio.current_time() - began == pytest.approx(7, abs=0.01)
     assert broker.parts.replicas.hosted[TP].log.log_end_offset == 2
 
 
