@@ -839,8 +839,10 @@ class PartitionLog:
             self.log_start_offset = min(self.log_start_offset, end_offset)
             self.epochs.truncate_from_end(end_offset)
             self._snapshots.keep_between(0, end_offset)
-            if not self.producers.truncate_to(end_offset):
+            truncated = self.producers
+            if not truncated.truncate_to(end_offset):
                 self.producers = load_producers(self._snapshots, self._segments, end_offset)
+                self.producers.keep(truncated)
             self._end_truncation()
             self._lower_checkpoints()
         except StorageError as error:
@@ -1133,7 +1135,7 @@ class PartitionLog:
         self._disk.check()
         self._active.trim()
         settled = self._closed_at == self._end == self.recovery_point
-        if not settled and (self._active.size or len(self._segments) > 1):
+        if not settled and (self._active.size or len(self._segments) > 1 or len(self.producers)):
             self._active.seal()
             if self._end not in self._snapshots.offsets:
                 self._unsynced.append(self._snapshots.write(self._end, self.producers))

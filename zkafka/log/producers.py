@@ -229,23 +229,30 @@ class ProducerStates:
 
     def truncate_to(self, end_offset: Offset) -> bool:
         """Forget the batches at or above `end_offset`. False if somebody's state below it cannot be
-        told from what is in memory: then load a snapshot and replay.
+        told from what is in memory: then load a snapshot and replay, and `keep` the others.
 
         Of a producer with some batches left the epoch and last sequence are exact. That fewer than
         five are left harms nobody: those cut off can have been repeats of none below them. What
         was said of transactions must lie below.
         """
-        if end_offset < self._transactional_end:
-            return False
+        is_exact = end_offset >= self._transactional_end
         for producer in self._producers.values():
             if producer.last_offset < end_offset and producer.batches:
                 continue
             while producer.batches and producer.batches[-1].last_offset >= end_offset:
                 producer.batches.pop()
-            if not producer.batches:
-                return False
-            producer.last_timestamp = producer.batches[-1].timestamp
-        return True
+            if producer.batches:
+                producer.last_timestamp = producer.batches[-1].timestamp
+            else:
+                is_exact = False
+        return is_exact
+
+    def keep(self, truncated: "ProducerStates") -> None:
+        """Remember those with batches left who are not known here: of whom no batch and no snapshot
+        tells any more, since the log was moved after their batches were deleted."""
+        for producer_id, producer in truncated:
+            if producer.batches:
+                self._producers.setdefault(producer_id, producer)
 
     def expire(self, now_ms: int, expiration_ms: int) -> int:
         """Forget who has not written for `producer.id.expiration.ms`; answers how many."""

@@ -90,6 +90,32 @@ def test_a_moved_log_is_the_same_log(opened):
     assert found.log_end_offset == 17
 
 
+def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_truncation(opened):
+    one, two = opened("one", "two")
+    log = one.create(A0, ONE, CONFIG)
+    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
+    fill(log, 6)
+    log.advance_log_start_offset(5)
+    log.delete_old_segments(1000, 7)
+    moved = move(one, two)
+    append(moved, batch_of(b"x", producer_id=6, producer_epoch=0, base_sequence=0))
+    moved.truncate_to(7)
+    assert moved.producers.get(6) is None
+    assert moved.producers.get(5).epoch == 2
+
+
+def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_clean_stop(opened):
+    one, two = opened("one", "two")
+    log = one.create(A0, ONE, CONFIG)
+    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
+    log.advance_log_start_offset(1)
+    log.delete_old_segments(1000, 1)
+    assert move(one, two).size == 0
+    two.close(clean=True)
+    one, two = opened("one", "two")
+    assert two.logs[A0].producers.get(5).epoch == 2
+
+
 def test_segments_that_were_cut_off_on_the_way_are_removed_where_they_are_then(opened):
     one, two = opened("one", "two")
     log = one.create(A0, ONE, CONFIG)
