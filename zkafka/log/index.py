@@ -137,6 +137,13 @@ class IndexFile:
                 self._files.close(fd)
             self.written = count
 
+    def replace(self) -> None:
+        """Put the entries, which are in memory, in place of the file, durably and at once: a power
+        cut leaves the old file or the new."""
+        entries = self.contents
+        self._files.replace(self.path, entries)
+        self.written = len(entries) // self._format.size
+
     def save(self) -> None:
         """Bring the file up to date, into the page cache; `Files.fsync_path` makes it durable."""
         if self.entries is None:
@@ -265,27 +272,28 @@ class TransactionIndex:
         """Whether there is a file."""
         return self._is_on_disk
 
-    def load(self) -> bool:
-        """Read the file, which is there; False, and no entries, if it is damaged."""
+    def load(self, end_offset: Offset) -> bool:
+        """Read the file, which is there, of a segment that ends there or below; False, and no
+        entries, if it is damaged."""
         self._is_on_disk = True
         self.file.entries = None
-        if self.file.load() and self._is_sane():
+        if self.file.load() and self._is_sane(end_offset):
             return True
         self.file.clear()
         return False
 
-    def _is_sane(self) -> bool:
-        last_before, stable_before = self._base - 1, 0
+    def _is_sane(self, end_offset: Offset) -> bool:
+        last_before = self._base - 1
         for version, producer_id, first, last, stable in self.ENTRY.iter_unpack(self.file.contents):
             if (
                 version != self._VERSION
                 or producer_id < 0
                 or not 0 <= first < last
-                or not last_before < last
-                or not stable_before <= stable <= last + 1
+                or not last_before < last < end_offset
+                or not 0 <= stable <= last + 1
             ):
                 return False
-            last_before, stable_before = last, stable
+            last_before = last
         return True
 
     def append(self, aborted: AbortedTransaction) -> None:

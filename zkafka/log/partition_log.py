@@ -567,6 +567,8 @@ class PartitionLog:
             bound = segments[after].base_offset if after < len(segments) else self._end
         aborted: list[AbortedTransaction] = []
         for segment in segments[bisect.bisect_right(segments, offset, key=_base_offset) - 1 :]:
+            if not segment.transaction_index.file.entries:
+                continue
             some, may_go_on = segment.transaction_index.find(offset, bound)
             aborted += some
             if not may_go_on:

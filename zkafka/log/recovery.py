@@ -50,6 +50,7 @@ It is not there before the first move."""
 
 _INDEX_SUFFIXES = (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
 _OFFSET_DIGITS = 20
+_NO_END = 2**63
 
 
 @attrs.define(kw_only=True)
@@ -141,14 +142,7 @@ def load(
         )
         for base in _offsets(names, LOG_SUFFIX)
     ]
-    indexed = set(_offsets(names, TXN_INDEX_SUFFIX))
-    unindexed = [
-        segment
-        for segment in segments
-        if segment.base_offset in indexed and not segment.transaction_index.load()
-    ]
-    for segment in unindexed:
-        logger.warning("rebuilding the transaction index segment=%s", segment.path)
+    unindexed = _load_transaction_indexes(segments, set(_offsets(names, TXN_INDEX_SUFFIX)))
     snapshots = Snapshots(files, path, _offsets(names, SNAPSHOT_SUFFIX))
     epochs = _read_epochs(disk, path)
     if not epochs.entries:
@@ -184,6 +178,7 @@ def load(
     else:
         recovery_point = end_offset
         producers = load_producers(snapshots, segments, end_offset, unindexed=unindexed)
+    _replace_transaction_indexes([segment for segment in unindexed if segment in segments])
     if end_offset < log_start_offset:
         logger.warning(
             "nothing left above the log start path=%s log_start_offset=%d log_end_offset=%d",
@@ -211,6 +206,28 @@ def load(
         recovery_point=recovery_point,
         cleaned_to=None if cleaned_to is None else min(cleaned_to, end_offset),
     )
+
+
+def _load_transaction_indexes(
+    segments: Sequence[Segment], bases: Collection[Offset]
+) -> list[Segment]:
+    """Read those that are there; the segments whose index is damaged."""
+    damaged, end_offset = [], _NO_END
+    for segment in reversed(segments):
+        if segment.base_offset in bases and not segment.transaction_index.load(end_offset):
+            logger.warning("rebuilding the transaction index segment=%s", segment.path)
+            damaged.append(segment)
+        end_offset = segment.base_offset
+    return damaged
+
+
+def _replace_transaction_indexes(segments: Sequence[Segment]) -> None:
+    """Write what was rebuilt, so that the next start need not."""
+    for segment in segments:
+        try:
+            segment.transaction_index.file.replace()
+        except DiskFull as error:
+            logger.warning("transaction index not saved file=%s cause=%s", segment.path, error)
 
 
 def _offsets(names: Sequence[str], suffix: str) -> list[Offset]:
@@ -281,10 +298,10 @@ def _finish_swaps(disk: Disk, path: str, names: list[str], swaps: list[str]) -> 
             for _, _, batch in probe.scan(0, size):
                 end = batch.last_offset + 1
             probe.close()
-            # The segments that went into it, should they still be there.
-            for replaced in _offsets(names, LOG_SUFFIX):
-                if base <= replaced < end:
-                    for suffix in (LOG_SUFFIX, *_INDEX_SUFFIXES):
+            # What is still there of the segments that went into it; their .log went first.
+            for suffix in (LOG_SUFFIX, *_INDEX_SUFFIXES):
+                for replaced in _offsets(names, suffix):
+                    if base <= replaced < end:
                         files.unlink(os.path.join(path, f"{replaced:020d}{suffix}"))
         logger.info("finishing a compaction path=%s", target)
     for name in swaps:

@@ -120,6 +120,8 @@ class Relocation:
             if not verify_crc(batch):
                 raise ApiError(ErrorCode.CORRUPT_MESSAGE, f"checksum at {batch.base_offset}")
         self.future.append_as_follower(batches, wall_ms)
+        # Nobody reads it yet.
+        self.future.producers.transactions.replicated(self.future.log_end_offset)
         self._agreed = self.future.log_end_offset
 
     @property

@@ -18,8 +18,8 @@ from zkafka.model import NO_OFFSET, NO_PRODUCER, Offset, ProducerId
 from zkafka.protocol.records import Batch, Record, build_batch, iter_records
 
 _ABORT, _COMMIT = 0, 1
-_KIND = struct.Struct(">2xh")
-"""In a marker's key, behind its version."""
+_KIND = struct.Struct(">hh")
+"""In a marker's key: its version and kind."""
 _COORDINATOR_EPOCH = struct.Struct(">2xi")
 """In a marker's value, behind its version."""
 
@@ -35,14 +35,16 @@ class Marker(NamedTuple):
 def marker_of(batch: Batch) -> Marker | None:
     """The end of a transaction that a control batch tells of; None for any other, or an empty
     one. Errors: `ApiError` if its records are none."""
-    for record in iter_records(batch):
-        kind = int.from_bytes(record.key[2:4], "big") if record.key is not None else -1
-        if kind in (_ABORT, _COMMIT):
-            value = record.value or b""
-            known = len(value) >= _COORDINATOR_EPOCH.size
-            epoch = _COORDINATOR_EPOCH.unpack_from(value)[0] if known else -1
-            return Marker(batch.last_offset, kind == _COMMIT, epoch)
-    return None
+    record = next(iter_records(batch), None)
+    if record is None or record.key is None or len(record.key) < _KIND.size:
+        return None
+    version, kind = _KIND.unpack_from(record.key)
+    if version < 0 or kind not in (_ABORT, _COMMIT):
+        return None
+    value = record.value or b""
+    known = len(value) >= _COORDINATOR_EPOCH.size
+    epoch = _COORDINATOR_EPOCH.unpack_from(value)[0] if known else -1
+    return Marker(batch.last_offset, kind == _COMMIT, epoch)
 
 
 def build_marker(
@@ -54,7 +56,7 @@ def build_marker(
     timestamp: int,
 ) -> bytearray:
     """A control batch that ends the producer's transaction."""
-    kind = _KIND.pack(_COMMIT if committed else _ABORT)
+    kind = _KIND.pack(0, _COMMIT if committed else _ABORT)
     return build_batch(
         [Record(kind, _COORDINATOR_EPOCH.pack(coordinator_epoch), timestamp)],
         producer_id=producer_id,
@@ -79,7 +81,8 @@ class AbortedTransaction(NamedTuple):
 
 class Transactions:
     """The transactions that hold up readers of committed records: those open, by producer, and
-    those decided whose marker is not replicated yet."""
+    those decided whose marker is not replicated yet. (Where all this was read from a snapshot,
+    those decided below it count as replicated, as in Kafka: what becomes of them is settled.)"""
 
     __slots__ = ("_decided", "_open")
 
@@ -87,7 +90,8 @@ class Transactions:
         """`begun` are those open, by the offset of their first batch."""
         # In the order of their first offsets, as they are begun.
         self._open = dict(sorted(begun, key=lambda one: one[1]))
-        # (first offset, offset of the marker), in the order of the markers.
+        # (first offset, offset of the marker), both rising: who began after another and was decided
+        # before it holds up nobody.
         self._decided: collections.deque[tuple[Offset, Offset]] = collections.deque()
 
     def __bool__(self) -> bool:
@@ -115,17 +119,23 @@ class Transactions:
         first_offset = self._open.pop(producer_id, None)
         if first_offset is None:
             return None
-        self._decided.append((first_offset, offset))
+        decided = self._decided
+        while decided and decided[-1][0] > first_offset:
+            decided.pop()
+        decided.append((first_offset, offset))
         if committed:
             return None
         stable = next(iter(self._open.values()), offset + 1)
         return AbortedTransaction(producer_id, first_offset, offset, stable)
 
-    def last_stable_offset(self, high_watermark: Offset) -> Offset:
-        """Everything below it is replicated, and decided by a marker that is. Decided transactions
-        below the high watermark are forgotten."""
+    def replicated(self, high_watermark: Offset) -> None:
+        """What was decided by markers below it is so for good."""
         decided = self._decided
         while decided and decided[0][1] < high_watermark:
             decided.popleft()
+
+    def last_stable_offset(self, high_watermark: Offset) -> Offset:
+        """Everything below it is replicated, and decided by a marker that is."""
+        self.replicated(high_watermark)
         stable = min(high_watermark, next(iter(self._open.values()), high_watermark))
-        return min([stable, *(first_offset for first_offset, _ in decided)])
+        return min(stable, self._decided[0][0]) if self._decided else stable

@@ -765,7 +765,7 @@ class Replicas:
                 found = log.read(
                     offset, max(limit, 0), upper_bound=bound, at_least_one=at_least_one
                 )
-                if found is not None and is_committed:
+                if found is not None and is_committed and not is_follower:
                     aborted = log.aborted_in(found, offset)
             except StorageError as error:
                 if found is not None:
@@ -1038,7 +1038,7 @@ class Replicas:
             if self.must_flush(replica):
                 self.upkeep.flush_soon(replica)
         self.step(replica, LeaderReported(high_watermark))
-        log.last_stable_offset(machine.high_watermark)  # Forgets what is decided for good.
+        log.producers.transactions.replicated(machine.high_watermark)
         if log_start_offset > log.log_start_offset:
             log.advance_log_start_offset(min(log_start_offset, log.log_end_offset))
             self.log_start_moved(replica)

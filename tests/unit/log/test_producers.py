@@ -10,7 +10,7 @@ from zkafka.errors import ApiError, ErrorCode
 from zkafka.log.files import Files
 from zkafka.log.producers import ProducerStates, SnapshotCorrupt, Snapshots
 from zkafka.log.transactions import build_marker, marker_of
-from zkafka.protocol.records import Batch
+from zkafka.protocol.records import Batch, Record, build_batch
 
 LAST_SEQUENCE = 2**31 - 1
 
@@ -150,6 +150,17 @@ def test_readers_of_committed_records_wait_for_the_first_open_transaction():
     assert states.transactions.last_stable_offset(102) == 102
 
 
+def test_who_was_decided_inside_of_another_holds_up_nobody():
+    begun = [in_transaction(n) for n in (1, 2, 3)]
+    states = states_after(*begun, marker(COMMIT, producer=3), marker(ABORT, producer=2))
+    states.update(marker(COMMIT, producer=1), 108)
+    states.update(in_transaction(4), 109)
+    states.update(marker(COMMIT, producer=4), 111)
+    assert len(states.transactions._decided) == 2
+    for high_watermark, stable in ((107, 100), (108, 100), (109, 109), (111, 109), (112, 112)):
+        assert states.transactions.last_stable_offset(high_watermark) == stable
+
+
 def test_an_aborted_transaction_is_told_with_what_was_stable_then():
     states = states_after(in_transaction(1), in_transaction(2), in_transaction(1, 2))
     assert states.update(marker(ABORT, producer=1), 106) == (1, 100, 106, 102)
@@ -163,7 +174,17 @@ def test_what_is_no_marker_ends_no_transaction():
     states = states_after(in_transaction())
     damaged = marker(ABORT)
     damaged.view[-10:] = bytes(10)
-    for batch in (damaged, marker(7)):
+    keyless = [
+        Batch(
+            memoryview(
+                build_batch(
+                    [Record(key, b"", 1000)], producer_id=9, transactional=True, control=True
+                )
+            )
+        )
+        for key in (None, b"", bytes(3), b"\xff\xff\0\0")
+    ]
+    for batch in (damaged, marker(7), *keyless):
         assert states.update(batch, 102) is None
     assert states.transactions.last_stable_offset(103) == 100
 

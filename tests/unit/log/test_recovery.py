@@ -365,6 +365,21 @@ def test_a_finished_compaction_is_put_in_place(log):
     assert [base for base, _ in everything(again)] == [1, 5, 6, 7, 8, 9]
 
 
+def test_of_a_replaced_segment_no_index_is_left(log):
+    """The power went when its .log and all but one index were renamed."""
+    log.close(clean=True)
+    kept = b"".join(
+        bytes(sized(100, base_offset=offset, leader_epoch=offset).view) for offset in (1, 5)
+    )
+    segment(log, 0, ".log.swap").write_bytes(kept)
+    for suffix in (".log", ".index", ".timeindex"):
+        segment(log, 0, suffix).rename(segment(log, 0, suffix + ".deleted"))
+    segment(log, 0, ".txnindex").write_bytes(struct.pack(">hqqqq", 0, 9, 0, 1, 2))
+    again = load_log(log, clean=True, cleanup_policy=("compact",), **SMALL)
+    assert [base for base, _ in everything(again)] == [1, 5, 6, 7, 8, 9]
+    assert not any(known(again).values())
+
+
 def test_an_unfinished_split_is_dropped(log):
     log.close(clean=True)
     segment(log, 3, ".log.swap").write_bytes(bytes(sized(100, base_offset=3).view))
@@ -501,7 +516,7 @@ def test_aborted_transactions_are_kept_as_kafka_keeps_them(tmp_path):
 
 
 @pytest.mark.parametrize(("clean", "recovery_point"), [(True, 0), (False, 0), (False, 5)])
-@pytest.mark.parametrize("damage", [None, "cut", "zeros", "other version"])
+@pytest.mark.parametrize("damage", [None, "cut", "zeros", "other version", "beyond"])
 def test_aborted_transactions_are_known_again(tmp_path, caplog, clean, recovery_point, damage):
     log, aborted = with_transactions(tmp_path)
     assert known(log) == aborted
@@ -514,13 +529,26 @@ def test_aborted_transactions_are_known_again(tmp_path, caplog, clean, recovery_
                 path.write_bytes(bytes(34))
             case "other version":
                 path.write_bytes(b"\0\1" + path.read_bytes()[2:])
+            case "beyond":
+                path.write_bytes(struct.pack(">hqqqq", 0, 2, 1, 40, 3))
     again = load_log(log, clean=clean, recovery_point=recovery_point, index_interval_bytes=0)
     assert known(again) == aborted
     assert ("rebuilding the transaction index" in caplog.text) == (damage is not None)
     assert again.last_stable_offset(9) == 8
     verify_transactions(again, read_all(again))
+    caplog.clear()
     last = load_log(again, clean=True, index_interval_bytes=0)
     assert known(last) == aborted
+    assert "rebuilding" not in caplog.text, "once is enough"
+
+
+def test_an_index_without_a_transaction_to_tell_of_is_emptied(tmp_path, caplog):
+    log, aborted = with_transactions(tmp_path)
+    log.close(clean=True)
+    segment(log, 2, ".txnindex").write_bytes(b"?")
+    again = load_log(log, clean=True, index_interval_bytes=0)
+    assert known(again) == aborted
+    assert segment(log, 2, ".txnindex").read_bytes() == b""
 
 
 def test_transactions_are_as_they_were_after_a_truncation(tmp_path):

@@ -6,7 +6,7 @@ import os
 import uuid
 
 import pytest
-from log_builders import append, batch_of, everything, fill
+from log_builders import ABORT, append, batch_of, everything, fill, marker
 
 from zkafka.config import LogConfig
 from zkafka.errors import StartupError
@@ -88,6 +88,22 @@ def test_a_moved_log_is_the_same_log(opened):
     assert two.logs[A0] is found
     assert everything(found)[:8] == before
     assert found.log_end_offset == 17
+
+
+def test_of_transactions_a_future_log_knows_what_is_told_of_it(opened):
+    one, two = opened("one", "two")
+    log = one.create(A0, ONE, CONFIG)
+    for number in range(20):
+        written = {"producer_id": number, "producer_epoch": 0, "base_sequence": 0}
+        append(log, batch_of(b"x", transactional=True, **written), marker(ABORT, producer=number))
+    two.create_future(log)
+    way = Relocation(log, one, two)
+    copied(way)
+    assert not way.future.producers.transactions, "nobody asks it meanwhile"
+    before = [one for segment in log.segments for one in segment.transaction_index]
+    moved = finished(way)
+    assert [one for segment in moved.segments for one in segment.transaction_index] == before
+    assert len(before) == 20
 
 
 def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_truncation(opened):
