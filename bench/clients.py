@@ -168,7 +168,8 @@ def paced(
     value = payloads(size, 1)[0]
     for partition in range(partitions):  # every partition's leader is known and connected
         loop.send(value, partition)
-    if left := producer.flush(_SEND_SECONDS + partitions / 20):
+    patience = _SEND_SECONDS + partitions / 20
+    if left := producer.flush(patience):
         raise SystemExit(f"{left} of the first records were not answered")
     print("started", flush=True)
     loop.waits.clear()
@@ -178,8 +179,8 @@ def paced(
         while (now := time.perf_counter()) < due:
             producer.poll(due - now)
         loop.send(value, turn * 7 % partitions)
-    if producer.flush(_SEND_SECONDS):
-        raise SystemExit("a record was not answered")
+    if left := producer.flush(patience):
+        raise SystemExit(f"{left} records were not answered")
     return {"records": len(loop.waits), **_latencies(sorted(loop.waits))}
 
 

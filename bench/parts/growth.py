@@ -63,10 +63,11 @@ def _spread(partitions: int) -> Case:
         with loads.ClientProcess(
             "paced", topic="growing", bootstrap=cluster.bootstrap, seconds=seconds, **load
         ) as client:
-            client.wait_started(loads.LIMIT_SECONDS + partitions / 20)
+            patience = loads.LIMIT_SECONDS + partitions / 20
+            client.wait_started(patience)
             with cluster.counted() as usage:
                 started = time.perf_counter()
-                done = client.result()
+                done = client.result(patience)
                 elapsed = time.perf_counter() - started
         return {"cpu": usage.cpu_seconds / elapsed * 1000, "p99": done["p99"], **usage.values()}
 
