@@ -1013,6 +1013,7 @@ class PartitionLog:
         assert self._end == other.log_end_offset
         self.epochs.take_over(other.epochs)
         self.producers = other.producers
+        self._closed_at = NO_OFFSET  # A snapshot of before knows less.
         if other.cleaned_to is not None and self.cleaned_to is None:
             self.cleaned_to = self.log_start_offset  # It may have holes.
         self.advance_log_start_offset(other.log_start_offset)
@@ -1139,9 +1140,9 @@ class PartitionLog:
         settled = self._closed_at == self._end == self.recovery_point
         if not settled and (self._active.size or len(self._segments) > 1 or len(self.producers)):
             self._active.seal()
-            if self._end not in self._snapshots.offsets:
-                self._unsynced.append(self._snapshots.write(self._end, self.producers))
-                self._names_changed = True
+            # Again, if there is one: of before a move.
+            self._unsynced.append(self._snapshots.write(self._end, self.producers))
+            self._names_changed = True
             self._flush(active_indexes=True)
             self._closed_at = self._end
         else:

@@ -132,6 +132,23 @@ def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_clean_
     assert two.logs[A0].producers.get(5).epoch == 2
 
 
+def test_a_snapshot_from_before_the_move_is_not_what_a_clean_stop_leaves(opened):
+    one, two = opened("one", "two")
+    log = one.create(A0, ONE, CONFIG)
+    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
+    fill(log, 4)
+    log.advance_log_start_offset(4)
+    log.delete_old_segments(1000, 5)
+    two.create_future(log)
+    way = Relocation(log, one, two)
+    copied(way)
+    way.future.roll()
+    assert finished(way).segment_bases[-1] == 5
+    two.close(clean=True)
+    one, two = opened("one", "two")
+    assert two.logs[A0].producers.get(5).epoch == 2
+
+
 def test_segments_that_were_cut_off_on_the_way_are_removed_where_they_are_then(opened):
     one, two = opened("one", "two")
     log = one.create(A0, ONE, CONFIG)
