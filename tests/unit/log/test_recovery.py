@@ -1,5 +1,6 @@
 """What a start makes of the files it finds."""
 
+import errno
 import os
 import struct
 import uuid
@@ -19,7 +20,7 @@ from log_builders import (
     read,
     sized,
 )
-from log_disks import ForgetfulFiles
+from log_disks import FaultyFiles, ForgetfulFiles
 from log_world import read_all, verify_transactions
 
 from zkafka.errors import StorageError
@@ -549,6 +550,18 @@ def test_an_index_without_a_transaction_to_tell_of_is_emptied(tmp_path, caplog):
     again = load_log(log, clean=True, index_interval_bytes=0)
     assert known(again) == aborted
     assert segment(log, 2, ".txnindex").read_bytes() == b""
+
+
+def test_on_a_full_disk_a_rebuilt_transaction_index_is_not_saved_and_no_harm(tmp_path, caplog):
+    log, aborted = with_transactions(tmp_path)
+    log.close(clean=True)
+    segment(log, 4, ".txnindex").write_bytes(b"?")
+    files = FaultyFiles()
+    files.arm(write=[errno.ENOSPC])
+    again = load_log(log, clean=True, files=files, index_interval_bytes=0)
+    assert known(again) == aborted
+    assert "transaction index not saved" in caplog.text
+    assert segment(log, 4, ".txnindex").read_bytes() == b"?"
 
 
 def test_transactions_are_as_they_were_after_a_truncation(tmp_path):

@@ -113,6 +113,7 @@ def test_without_a_session_those_who_had_their_turn_go_to_the_end():
         session.want(tp, at(0))
     session.next_request()
     session.answered(0)
+    assert session._epoch == 0, "the leader keeps none for us"
     session.want(A, at(7))
     session.to_end(A)
     request = session.next_request()
