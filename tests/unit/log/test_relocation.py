@@ -106,13 +106,20 @@ def test_of_transactions_a_future_log_knows_what_is_told_of_it(opened):
     assert len(before) == 20
 
 
+def with_a_deleted_producer(directory, count, *, start):
+    """A log that remembers producer 5, of epoch 2, of whose batches none is left; `count` of
+    others came after them."""
+    log = directory.create(A0, ONE, CONFIG)
+    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
+    fill(log, count)
+    log.advance_log_start_offset(start)
+    log.delete_old_segments(1000, log.log_end_offset)
+    return log
+
+
 def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_truncation(opened):
     one, two = opened("one", "two")
-    log = one.create(A0, ONE, CONFIG)
-    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
-    fill(log, 6)
-    log.advance_log_start_offset(5)
-    log.delete_old_segments(1000, 7)
+    with_a_deleted_producer(one, 6, start=5)
     moved = move(one, two)
     append(moved, batch_of(b"x", producer_id=6, producer_epoch=0, base_sequence=0))
     moved.truncate_to(7)
@@ -122,10 +129,7 @@ def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_trunca
 
 def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_clean_stop(opened):
     one, two = opened("one", "two")
-    log = one.create(A0, ONE, CONFIG)
-    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
-    log.advance_log_start_offset(1)
-    log.delete_old_segments(1000, 1)
+    with_a_deleted_producer(one, 0, start=1)
     assert move(one, two).size == 0
     two.close(clean=True)
     one, two = opened("one", "two")
@@ -134,11 +138,7 @@ def test_a_producer_whose_batches_were_deleted_before_the_move_outlives_a_clean_
 
 def test_a_snapshot_from_before_the_move_is_not_what_a_clean_stop_leaves(opened):
     one, two = opened("one", "two")
-    log = one.create(A0, ONE, CONFIG)
-    append(log, batch_of(b"x", producer_id=5, producer_epoch=2, base_sequence=0))
-    fill(log, 4)
-    log.advance_log_start_offset(4)
-    log.delete_old_segments(1000, 5)
+    log = with_a_deleted_producer(one, 4, start=4)
     two.create_future(log)
     way = Relocation(log, one, two)
     copied(way)
